@@ -1,0 +1,86 @@
+# Each verb wraps one command that you could type yourself; `make help` lists them.
+
+SHELL := /bin/sh
+VENV ?= .venv
+# the first Python of 3.10 or later that really runs
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.10; do \
+	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+INSTALLED := $(VENV)/.installed
+TOOLS := $(VENV)/.tools
+
+# a change in any of these asks for a new build; Python files do not
+COMPILED := $(wildcard src/epicsx/*.pyx src/epicsx/*.pxd src/epicsx/*.c src/epicsx/*.h) \
+	$(wildcard include/*) setup.py pyproject.toml $(wildcard tools/*.py)
+
+CTESTS := $(patsubst tests/c/%.c,build/ctests/%,$(wildcard tests/c/test_*.c))
+# what runs in libca's threads; none of it needs libca itself
+CSOURCES := $(filter-out $(addprefix src/epicsx/,_carepeater.c _linkage.c _libca.c),\
+	$(wildcard src/epicsx/_*.c))
+CFLAGS_TEST ?= -std=gnu11 -g -O1 -Wall -Wextra -fno-omit-frame-pointer
+
+DEMO_ARGS ?=
+TEST_ARGS ?=
+BENCH_ARGS ?=
+
+.PHONY: help demo test ctest bench lint types docs wheel clean install
+.DEFAULT_GOAL := help
+
+help:  ## list the verbs
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 10
+
+demo: $(INSTALLED)  ## real Channel Access data through the compiled core: a soft IOC and a live view
+	$(VENV)/bin/epicsx demo $(DEMO_ARGS)
+
+test: $(INSTALLED) ctest  ## the C unit tests, then pytest
+	$(PY) -m pytest $(TEST_ARGS)
+
+ctest: $(CTESTS)
+	@for t in $(CTESTS); do echo "$$t"; "$$t" || exit 1; done
+
+bench: $(INSTALLED)  ## the rows of the budget: C, pyepics and epicsx, interleaved
+	$(PIP) install -q 'epicsx[bench]'
+	$(PY) -m benchmarks $(BENCH_ARGS)
+
+lint: $(TOOLS)  ## ruff, cython-lint and the layers of the imports
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	PATH="$(VENV)/bin:$$PATH" $(VENV)/bin/cython-lint src include
+	$(VENV)/bin/lint-imports
+
+types: $(TOOLS)  ## mypy strict, and the stubs against the compiled modules
+	$(PY) -m mypy
+	$(PY) -m mypy.stubtest epicsx --concise --ignore-unused-allowlist \
+		--allowlist tests/typing/stubtest-allowlist.txt
+
+docs: $(INSTALLED)  ## the documentation, into build/docs
+	$(PIP) install -q 'epicsx[docs]'
+	$(PY) -m sphinx -q -W -b html docs build/docs
+
+wheel: $(TOOLS)  ## sdist, and from it a wheel, into dist
+	$(PY) -m build
+
+clean:  ## everything that was made, but the virtual environment
+	rm -rf build dist src/*.egg-info src/epicsx/lib src/epicsx/bin src/epicsx/*.so
+	rm -f $(INSTALLED)
+
+install: $(INSTALLED)
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.10 or later is needed"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): $(COMPILED) | $(VENV)/bin/python
+	$(PIP) install -q -e '.[test,demo]'
+	@touch $@
+
+# the package is installed already, so this only adds what the extra names
+$(TOOLS): $(INSTALLED)
+	$(PIP) install -q 'epicsx[dev]'
+	@touch $@
+
+build/ctests/%: tests/c/%.c $(CSOURCES) $(wildcard include/*.h) $(wildcard tests/c/*.h) | $(INSTALLED)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_TEST) -pthread -Iinclude -Isrc/epicsx $$($(PY) tools/epics_libs.py) $< $(CSOURCES) -o $@ -lm

@@ -1,0 +1,47 @@
+"""What was built, and which libca this process uses."""
+
+from __future__ import annotations
+
+import re
+
+from epicsx import _linkage
+from epicsx._version import __version__
+
+# libCom carries the release text of the EPICS base that it was compiled from.
+_RELEASE = re.compile(rb"EPICS R?(\d+\.\d+[0-9A-Za-z.+-]*)\0")
+
+
+def _base_release(path: str | None) -> str:
+    if path is None:
+        return "unknown"
+    try:
+        with open(path, "rb") as file:
+            found = _RELEASE.search(file.read())
+    except OSError:
+        return "unknown"
+    return found.group(1).decode("ascii") if found else "unknown"
+
+
+def build_info() -> dict[str, str]:
+    """Which libca is in use, its version and file, and how epicsx was linked to it.
+
+    Starts no Channel Access. The libraries are loaded by asking, as they would be at first use.
+
+    Returns
+    -------
+    dict of str
+        ``epicsx_version``; ``mode``: 'bundled' (private copies inside the package), 'base' (the
+        EPICS_BASE of the build) or 'system'; ``linked``: the same in words; ``libca_version``: the
+        EPICS base release of the library in use; ``ca_protocol``: the CA protocol it speaks;
+        ``libca_path`` and ``libcom_path``: the files mapped into this process.
+    """
+    libcom = _linkage.libcom_path()
+    return {
+        "epicsx_version": __version__,
+        "mode": _linkage.MODE,
+        "linked": _linkage.LINKED,
+        "libca_version": _base_release(libcom),
+        "ca_protocol": _linkage.ca_protocol(),
+        "libca_path": _linkage.libca_path() or "unknown",
+        "libcom_path": libcom or "unknown",
+    }
