@@ -1,0 +1,21 @@
+"""A real EPICS soft IOC for tests, and what else a test of Channel Access needs.
+
+Importing this package loads no part of epicsx's core and no libca, so that a test may choose the
+Channel Access environment first.
+"""
+
+from __future__ import annotations
+
+from epicsx.testing.ports import Loopback, free_port
+from epicsx.testing.repeater import Repeater
+from epicsx.testing.softioc import Casr, SoftIOC, SoftIOCError, configure_environment
+
+__all__ = [
+    "Casr",
+    "Loopback",
+    "Repeater",
+    "SoftIOC",
+    "SoftIOCError",
+    "configure_environment",
+    "free_port",
+]

@@ -1,0 +1,162 @@
+"""Fixtures of the test suite. tests/README.md tells how to use them.
+
+This module chooses the Channel Access environment of the whole session before anything else can:
+libca reads it once per process.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_HERE = Path(__file__).parent
+if str(_HERE) not in sys.path:  # for `from support import ...`
+    sys.path.insert(0, str(_HERE))
+
+from support import access_security, core_database, wait_until  # noqa: E402
+
+from epicsx.testing import Loopback, Repeater, SoftIOC  # noqa: E402
+from epicsx.testing import free_port as _free_port  # noqa: E402
+from epicsx.testing.softioc import Database  # noqa: E402
+
+SPARE_PORTS = 3
+LOOPBACK = Loopback(spare=SPARE_PORTS)
+LOOPBACK.apply()
+# What a test may set for itself must not come in from outside.
+for _name in (
+    "EPICS_CA_AUTO_ARRAY_BYTES",
+    "EPICS_CA_CONN_TMO",
+    "EPICS_CA_MAX_ARRAY_BYTES",
+    "EPICS_CA_MAX_SEARCH_PERIOD",
+    "EPICSX_NO_REPEATER",
+    "EPICSX_STRICT",
+    "PYEPICS_LIBCA",
+):
+    os.environ.pop(_name, None)
+
+REPEATER = Repeater(LOOPBACK.repeater_port).start()
+if not REPEATER.wait():
+    os.environ["EPICSX_NO_REPEATER"] = "1"
+
+faulthandler.enable()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers."""
+    config.addinivalue_line("markers", "core: check after the test that epicsx's core lent nothing")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything under tests/core."""
+    for item in items:
+        if (_HERE / "core") in item.path.parents:
+            item.add_marker("core")
+
+
+def pytest_unconfigure() -> None:
+    """End the repeater."""
+    REPEATER.stop()
+
+
+@pytest.fixture(scope="session")
+def ioc() -> Iterator[SoftIOC]:
+    """Give the session's IOC with the records of tests/db and support/records.py."""
+    with SoftIOC(
+        core_database(),
+        access_security=access_security(),
+        server_port=LOOPBACK.server_port,
+        repeater_port=LOOPBACK.repeater_port,
+    ) as started:
+        # The server asks for the record that switches access by CA, some time after its start.
+        wait_until(
+            lambda: "result=TRUE" in started.shell("asprules SWITCHED"),
+            message="access security of the session's IOC is in force",
+        )
+        yield started
+
+
+@pytest.fixture
+def spare_ioc() -> Iterator[Callable[..., SoftIOC]]:
+    """Give a function that starts an IOC this process can see and may kill; three at a time."""
+    ports = list(LOOPBACK.spare_ports)
+    started: list[SoftIOC] = []
+
+    def start(
+        db: Database | Sequence[Database], macros: dict[str, str] | None = None, **options: Any
+    ) -> SoftIOC:
+        options.setdefault("server_port", ports.pop(0))
+        options.setdefault("repeater_port", LOOPBACK.repeater_port)
+        started.append(SoftIOC(db, macros, **options))
+        return started[-1].start()
+
+    yield start
+    for each in started:
+        each.kill()
+        each.stop()
+
+
+@pytest.fixture
+def own_ioc() -> Iterator[Callable[..., SoftIOC]]:
+    """Give a function that starts an IOC on a port of its own, for clients in subprocesses."""
+    started: list[SoftIOC] = []
+
+    def start(
+        db: Database | Sequence[Database], macros: dict[str, str] | None = None, **options: Any
+    ) -> SoftIOC:
+        # With the session's repeater: a client would leave one behind on each port of its own.
+        options.setdefault("repeater_port", LOOPBACK.repeater_port)
+        started.append(SoftIOC(db, macros, **options))
+        return started[-1].start()
+
+    yield start
+    for each in started:
+        each.kill()
+        each.stop()
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Give a function that returns a port free for TCP and UDP."""
+    return _free_port
+
+
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember failures: their traceback keeps the test's objects alive."""
+    report = yield
+    if report.failed:
+        item.stash[_failed] = True
+    return report
+
+
+@pytest.fixture(autouse=True)
+def nothing_lent(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a core test after which libca may still mention anything, or a block is alive."""
+    yield
+    node = request.node
+    if node.get_closest_marker("core") is None or node.stash.get(_failed, False):
+        return
+    core = sys.modules.get("epicsx._ca")
+    if core is None:
+        return
+
+    def quiet() -> bool:
+        gc.collect()
+        return (core.lent(), core.blocks()) == (0, 0)
+
+    try:
+        wait_until(quiet, 5.0, every=0.02)
+    except AssertionError:
+        pytest.fail(f"after the test lent() is {core.lent()} and blocks() is {core.blocks()}")

@@ -1,0 +1,18 @@
+"""Helpers of the test suite; `from support import ...` works in every test."""
+
+from __future__ import annotations
+
+from support.records import access_security, core_database
+from support.subprocesses import Client, Result, run_python, start_python
+from support.waiting import threads_settle, wait_until
+
+__all__ = [
+    "Client",
+    "Result",
+    "access_security",
+    "core_database",
+    "run_python",
+    "start_python",
+    "threads_settle",
+    "wait_until",
+]
