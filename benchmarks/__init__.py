@@ -1,0 +1,1 @@
+"""Benchmarks of epicsx beside pyepics and beside C straight on libca: `python -m benchmarks`."""

@@ -1,0 +1,242 @@
+"""The rows: what is measured for each, which figures it shows, and what epicsx must reach.
+
+A *measurement* is one process doing one thing for a few seconds; a *row* shows one figure of some
+measurements beside each other.  A new row is an entry in `MEASUREMENTS` (one per library) and one
+in `ROWS`; a new kind of work is a verb of a worker and of the C client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .source import SCALARS, SEGMENT, STATIC
+
+Result = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The record that the IOC processes meanwhile, and how many posts each processing makes."""
+
+    record: str
+    posts: int = 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One worker: arguments after the program, in which {p}, {s}, {w} are filled in."""
+
+    group: str
+    program: str  # c, pyepics, epicsx (pyepics' interface), native, import
+    arguments: str
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What epicsx must reach: `factor` times another measurement, plus `offset`."""
+
+    least: bool  # at least, else at most
+    factor: float
+    reference: str  # c, pyepics, numpy, or nothing
+    offset: float = 0.0
+    unit: str = ""
+
+    def __str__(self) -> str:
+        """The goal as the table shows it."""
+        names = {"c": "C", "pyepics": "pyepics", "numpy": "numpy's import"}
+        sign = ">=" if self.least else "<="
+        if not self.reference:
+            return f"{sign} {self.offset:g} {self.unit}"
+        times = f"{self.factor:g} x " if self.factor != 1.0 else ""
+        plus = f" + {self.offset:g} {self.unit}" if self.offset else ""
+        return f"{sign} {times}{names[self.reference]}{plus}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: keys of measurements per column, the figure taken, the goal."""
+
+    group: str
+    title: str
+    figure: str  # rate, cpu_us, bytes_each, ms
+    epicsx: str
+    c: str | None = None
+    pyepics: str | None = None
+    goal: Goal | None = None
+    numpy: str | None = None
+
+
+def at_least(factor: float, reference: str) -> Goal:
+    """A goal for figures of which more is better."""
+    return Goal(True, factor, reference)
+
+
+def figure(result: Result, name: str) -> float:
+    """The figure of one measurement that a row shows."""
+
+    def number(key: str) -> float:
+        value = result.get(key)
+        return float(value) if isinstance(value, (int, float)) else float("nan")
+
+    if name == "rate":
+        return number("items") / number("seconds")
+    if name == "cpu_us":
+        items = number("items")
+        return 1e6 * number("cpu") / items if items else float("nan")
+    return number(name)
+
+
+UNITS = {"rate": "/s", "cpu_us": "us CPU", "bytes_each": "bytes", "ms": "ms"}
+
+CHAIN = Source("all", SCALARS)
+STEADY = Source("step", SEGMENT)
+
+MEASUREMENTS: dict[str, Measurement] = {}
+ROWS: list[Row] = []
+
+
+def _measure(key: str, program: str, arguments: str, source: Source | None = None) -> str:
+    MEASUREMENTS[key] = Measurement(key.split("/")[0], program, arguments, source)
+    return key
+
+
+def _both(group: str, verb: str, arguments: str, source: Source | None = None) -> tuple[str, str]:
+    """The same worker on pyepics and on epicsx."""
+    return (
+        _measure(f"{group}/pyepics {verb}", "pyepics", f"{verb} {arguments}", source),
+        _measure(f"{group}/epicsx {verb}", "epicsx", f"{verb} {arguments}", source),
+    )
+
+
+def _simple() -> None:
+    c = _measure("get/c", "c", "get {p}n0 {s}")
+    old, new = _both("get", "get", "{p}n0 {s}")
+    native = _measure("get/native", "native", "get {p}n0 {s}")
+    goal = at_least(0.9, "c")
+    ROWS.append(Row("get", "get: `PV.get(use_monitor=False)`", "rate", new, c, old, goal))
+    ROWS.append(Row("get", "get: `Channel.get`", "rate", native, c, old, goal))
+
+    c = _measure("getmany/c", "c", "getmany {p}n 1000 {s}")
+    old, new = _both("getmany", "getmany", "{p}n {s} 0 1000")
+    native = _measure("getmany/native", "native", "getmany {p}n {s} 0 1000")
+    goal = at_least(60.0, "pyepics")
+    ROWS.append(Row("getmany", "`caget_many` of 1000 PVs", "rate", new, c, old, goal))
+    ROWS.append(Row("getmany", "`get_many` of 1000 channels", "rate", native, c, old))
+
+    c = _measure("put/c", "c", "put {p}put {p}put_posts {s}")
+    old, new = _both("put", "put", "{p}put {s}")
+    native = _measure("put/native", "native", "put {p}put {s}")
+    goal = at_least(25.0, "pyepics")
+    ROWS.append(Row("put", "put, no wait: `PV.put`", "rate", new, c, old, goal))
+    ROWS.append(Row("put", "put, no wait: `Channel.put`", "rate", native, c, old))
+
+    c = _measure("put_wait/c", "c", "put_wait {p}put {s}")
+    old, new = _both("put_wait", "put_wait", "{p}put {s}")
+    native = _measure("put_wait/native", "native", "put_wait {p}put {s}")
+    goal = at_least(0.85, "c")
+    ROWS.append(Row("put_wait", "put, wait: `PV.put(wait=True)`", "rate", new, c, old, goal))
+    ROWS.append(Row("put_wait", "put, wait: `Channel.put`", "rate", native, c, old, goal))
+
+    c = _measure("connect/c", "c", f"connect {{p}}n {STATIC} 0")
+    old, new = _both("connect", "connect", f"{{p}}n 0 0 {STATIC}")
+    native = _measure("connect/native", "native", f"connect {{p}}n 0 0 {STATIC}")
+    text = f"connect {STATIC} PVs"
+    fast = at_least(5.0, "pyepics")
+    ROWS.append(Row("connect", f"{text}: `PV()`", "rate", new, c, old, fast))
+    ROWS.append(
+        Row("connect", f"{text}: `epicsx.connect`", "rate", native, c, old, at_least(0.4, "c"))
+    )
+    small = Goal(False, 0.0, "", 3000.0, "bytes")
+    ROWS.append(Row("connect", "memory per unmonitored PV", "bytes_each", new, c, old, small))
+    ROWS.append(Row("connect", "memory per channel", "bytes_each", native, c, old))
+
+    c = _measure("first_values/c", "c", f"connect {{p}}n {STATIC} 1")
+    old, new = _both("first_values", "connect_values", f"{{p}}n 0 0 {STATIC}")
+    text = f"{STATIC} monitored PVs, each with its first value"
+    ROWS.append(Row("first_values", text, "rate", new, c, old))
+    ROWS.append(Row("first_values", "memory per monitored PV", "bytes_each", new, c, old))
+
+    old, new = _both("cached_get", "cached_get", "{p}n0 {s}")
+    goal = at_least(2.0, "pyepics")
+    text = "`PV.get()` of a monitored PV, no network"
+    ROWS.append(Row("cached_get", text, "rate", new, None, old, goal))
+
+    _measure("import/numpy", "import", "numpy")
+    old = _measure("import/pyepics", "import", "epics")
+    new = _measure("import/epicsx", "import", "epicsx")
+    goal = Goal(False, 1.0, "numpy", 30.0, "ms")
+    ROWS.append(Row("import", "import", "ms", new, None, old, goal, "import/numpy"))
+
+
+def _updates(group: str, text: str, source: Source, steady: bool) -> None:
+    times = "{s} {w} 1000"
+    c = _measure(f"{group}/c", "c", "updates {p}c 1000 {w} {s}", source)
+    old, new = _both(group, "updates_callback", f"{{p}}c {times}", source)
+    native = _measure(f"{group}/native", "native", f"updates {{p}}c {times}", source)
+    old_value, value = _both(group, "updates_value", f"{{p}}c {times}", source)
+    callback = f"{text}: `callback(**kw)`"
+    subscribe = f"{text}: `subscribe(callback)`"
+    fresh = f"{text}: no callback, `.value` fresh"
+    lines = (
+        (callback, new, old, at_least(10.0, "pyepics")),
+        (subscribe, native, None, at_least(0.6, "c")),
+        (fresh, value, old_value, at_least(0.9, "c")),
+    )
+    for title, mine, theirs, goal in lines:
+        ROWS.append(Row(group, title, "rate", mine, c, theirs, None if steady else goal))
+    cpu_lines = (
+        (callback, new, old, Goal(False, 0.2 if steady else 0.15, "pyepics")),
+        (subscribe, native, None, Goal(False, 0.0, "", 1.0, "us")),
+        (fresh, value, old_value, Goal(False, 3.0, "c")),
+    )
+    for title, mine, theirs, goal in cpu_lines:
+        shown = None if steady and mine is not new else goal
+        ROWS.append(Row(group, f"CPU per update, {title}", "cpu_us", mine, c, theirs, shown))
+
+
+def _arrays() -> None:
+    texts = {
+        "image": "image 4.18 MB uint8",
+        "wave1m": "waveform 1M float64",
+        "wave10k": "waveform 10k float64",
+        "wave1k": "waveform 1k float64",
+    }
+    for record, text in texts.items():
+        group = f"{record}_monitor"
+        source = Source(record)
+        c = _measure(f"{group}/c", "c", f"monitor {{p}}{record} {{w}} {{s}}", source)
+        old, new = _both(group, "monitor", f"{{p}}{record} {{s}} {{w}}", source)
+        arguments = f"monitor {{p}}{record} {{s}} {{w}}"
+        native = _measure(f"{group}/native", "native", arguments, source)
+        goal = at_least(0.8 if record == "wave10k" else 0.85, "c")
+        ROWS.append(Row(group, f"{text}, monitor: `callback(**kw)`", "rate", new, c, old, goal))
+        ROWS.append(Row(group, f"{text}, monitor: `subscribe`", "rate", native, c, old, goal))
+    goal = at_least(0.95, "c")
+    for record in ("image", "wave1m"):
+        text, group = texts[record], f"{record}_get"
+        arguments = f"{{p}}{record} {{s}}"
+        c = _measure(f"{group}/c", "c", f"get {arguments}")
+        old, new = _both(group, "get", arguments)
+        native = _measure(f"{group}/native", "native", f"get {arguments}")
+        out = _measure(f"{group}/native out", "native", f"get_out {arguments}")
+        ROWS.append(Row(group, f"{text}, `PV.get`", "rate", new, c, old, goal))
+        ROWS.append(Row(group, f"{text}, `Channel.get`", "rate", native, c, old, goal))
+        ROWS.append(Row(group, f"{text}, `Channel.get(out=)`", "rate", out, c, old, goal))
+    for record in ("image", "wave1m"):
+        text, group = texts[record], f"{record}_put"
+        arguments = f"put_wait {{p}}{record} {{s}}"
+        c = _measure(f"{group}/c", "c", arguments)
+        old, new = _both(group, "put_wait", f"{{p}}{record} {{s}}")
+        native = _measure(f"{group}/native", "native", arguments)
+        ROWS.append(Row(group, f"{text}, `PV.put(wait=True)`", "rate", new, c, old, goal))
+        ROWS.append(Row(group, f"{text}, `Channel.put(wait=True)`", "rate", native, c, old, goal))
+
+
+_simple()
+_updates("updates", "updates of 1000 scalars", CHAIN, steady=False)
+_updates("updates_10k", "10 000 updates/s", STEADY, steady=True)
+_arrays()
+
+GROUPS = list(dict.fromkeys(m.group for m in MEASUREMENTS.values()))
