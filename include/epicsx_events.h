@@ -1,0 +1,355 @@
+/* What libca's threads do for epicsx, and the plain C objects they do it with.
+ *
+ * Threads
+ *   Handlers (ex_on_*) run in five kinds of libca threads, most under libca's callback lock (per context). They take
+ *   no GIL and include no Python.h. They copy, queue, wake, and return. Everything else here is called by
+ *   Python's threads and by the keeper.
+ *
+ * Locks, in the order in which they nest (outer first)
+ *   request or batch lock   the state of one request or of one bulk call
+ *   lane lock               queue, newest blocks, lists of handles, connection truth, plans
+ *   libca's own locks       only the getters of ex_getters are ever called with the lane lock held, and none with it
+ *                           held that may wait for a callback
+ *   pool lock               free lists of blocks; a leaf
+ *
+ * Lifetime
+ *   Every object is reference counted. libca holds one reference to what it may still mention ("lent"), each note one
+ *   to its subject, Python objects one each. ex_lent() counts the first kind, ex_blocks() the blocks that are out.
+ *   After fork() the child's copies belong to a dead generation: see ex_generation. */
+#ifndef EPICSX_EVENTS_H
+#define EPICSX_EVENTS_H
+
+#if !defined(_GNU_SOURCE)
+#define _GNU_SOURCE 1                     /* clock_gettime, pthread_condattr_setclock, with -std=c11 too */
+#endif
+
+#include <stddef.h>
+#include <stdint.h>
+#include "cadef.h"
+#include "epicsx_sync.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------ blocks */
+
+/* One DBR structure out of libca: header bytes as they came, values at a 64-byte boundary. */
+typedef struct ex_block {
+    ex_atomic_int refs;
+    int16_t size_class;
+    int16_t dbr_type;
+    int32_t scalar;          /* the record's native count was 1 */
+    int32_t generation;      /* of the process that took it out of the pool */
+    uint32_t count;          /* elements */
+    size_t nbytes;           /* of the values */
+    size_t capacity;         /* of the whole allocation */
+    uint64_t arrival;        /* number of this event in its subscription, from 1 */
+    void *values;
+    struct ex_block *next;   /* in a free list */
+    /* header bytes follow at EX_HEADER_AT */
+} ex_block;
+
+#define EX_HEADER_AT 64
+#define EX_HEADER(b) ((void *)((char *)(b) + EX_HEADER_AT))
+
+ex_block *ex_block_new(int dbr_type, size_t count, size_t header_bytes, size_t value_bytes);
+void ex_block_ref(ex_block *b);
+void ex_block_unref(ex_block *b);          /* NULL is allowed */
+size_t ex_blocks(void);                    /* blocks that are out of the pool */
+size_t ex_pool_bytes(void);                /* bytes kept in the pool's free lists */
+
+/* -------------------------------------------------------------- the objects */
+
+typedef struct ex_lane ex_lane;
+typedef struct ex_channel ex_channel;
+typedef struct ex_sub ex_sub;
+typedef struct ex_handle ex_handle;
+typedef struct ex_request ex_request;
+typedef struct ex_batch ex_batch;
+typedef struct ex_note ex_note;
+typedef struct ex_inbox ex_inbox;
+typedef struct ex_wait_node ex_wait_node;
+
+/* The libca getters a handler may call (libca.md R2), as a table: the C tests bring their own. */
+typedef struct ex_getters {
+    short (epicsStdCall *field_type)(chid);
+    unsigned long (epicsStdCall *element_count)(chid);
+    unsigned (epicsStdCall *read_access)(chid);
+    unsigned (epicsStdCall *write_access)(chid);
+    unsigned (epicsStdCall *host_name)(chid, char *, unsigned);
+    void *(epicsStdCall *puser)(chid);
+} ex_getters;
+extern ex_getters ex_libca;
+
+typedef enum { EX_NOTE_NONE, EX_NOTE_VALUE, EX_NOTE_CONNECTION, EX_NOTE_ACCESS, EX_NOTE_COMPLETION, EX_NOTE_LOG } ex_kind;
+
+struct ex_note {
+    ex_note *next, *prev;        /* the lane's queue, oldest first; also the free list */
+    ex_note *hnext, *hprev;      /* the handle's own list */
+    ex_block *block;
+    void *subject;               /* ex_handle, ex_channel, ex_request or char* (LOG), by kind; a reference */
+    uint64_t serial;
+    int kind;
+    int a, b;                    /* CONNECTION: connected, type; ACCESS: read, write; LOG: level */
+};
+
+/* A note as the dispatcher gets it: the references are now its own; give them back with ex_taken_done(). */
+typedef struct ex_taken {
+    int kind;
+    int a, b;
+    ex_block *block;
+    void *subject;
+    void *py;                    /* the handle's, channel's or request's Python object, borrowed, or NULL */
+} ex_taken;
+
+typedef struct ex_counts {
+    uint64_t received, delivered, merged, dropped, pending;
+} ex_counts;
+
+/* Somebody waits for `left` things to happen; the lane lock guards it. */
+typedef struct ex_waiter {
+    ex_cond cond;
+    int left;
+} ex_waiter;
+
+struct ex_wait_node {
+    ex_wait_node *next, **at;    /* at: the pointer that points here; NULL when in no list */
+    ex_waiter *waiter;
+};
+
+struct ex_lane {
+    ex_mutex lock;
+    ex_cond wake;                /* the dispatcher waits here */
+    ex_cond plan;                /* the keeper waits here */
+    ex_cond spare;               /* its spares do, until a plan is queued while the keeper is inside a call */
+    int spares_idle;
+    ex_cond settled;             /* start and stop wait here */
+    ex_atomic_int closing;       /* handlers do nothing any more */
+    ex_atomic_int refs;
+    int generation;
+    const char *name;
+
+    ex_note *head, *tail, *free_notes;
+    size_t queued;               /* notes of all kinds */
+    size_t events, max_events;   /* VALUE notes */
+    size_t bytes, max_bytes;     /* of the blocks they hold */
+    size_t logs, lost_logs;
+    uint64_t serial;
+    int sleeping, woken, polled;
+    ex_request *first_due, *last_due;    /* by deadline */
+
+    ex_channel *channels;
+    ex_channel *plan_head, *plan_tail;
+    struct ex_host { struct ex_host *next; char name[1]; } *hosts;
+    ex_mutex access_lock;        /* read-and-store of access rights; outer to `lock` */
+
+    /* the keeper's (see _libca.c) */
+    void *context;
+    ex_atomic_int gate;          /* calls in progress; negative once shut */
+    ex_atomic_int stopping;
+    int keeper_state;            /* 0 none, 1 starting, 2 running, 3 ended, -1 failed */
+    int keeper_status;
+    int abandon_destroy;
+    struct ex_worker { int64_t since; ex_channel *channel; } workers[3];
+    ex_counts past;              /* of handles whose channel is gone */
+    uint64_t decode_errors, server_errors;
+};
+
+enum { EX_NEVER, EX_DOWN, EX_UP, EX_CLOSED };
+
+typedef struct ex_pending {      /* what libca may still answer: a request or a slot */
+    struct ex_pending *next, *prev;
+    ex_channel *channel;
+    int is_slot;
+    int lent;
+} ex_pending;
+
+struct ex_channel {
+    ex_lane *lane;
+    ex_atomic_int refs;
+    chid id;
+    char *name;
+    unsigned priority;
+    int state, type, reading, writing, tainted;
+    unsigned long count;
+    const char *host;
+    uint64_t connects;
+    int news;                    /* somebody wants connection and access news */
+    uint64_t news_serial;        /* of the last connection note */
+    ex_pending *pending;
+    ex_sub *subs;
+    ex_wait_node *waiting;       /* for the connection */
+    int wanted, lent, in_call, planned, working, dirty, recreate;
+    ex_channel *plan_next, *next, *prev;
+    void *py;
+    uint64_t rejected_puts, decode_errors, disconnects;
+    ex_counts past;              /* of closed handles */
+};
+
+#define EX_TIME_OF_NATIVE (-1)
+#define EX_CTRL_OF_NATIVE (-2)
+
+struct ex_sub {
+    ex_channel *channel;
+    ex_sub *next;
+    ex_atomic_int refs;
+    evid id;
+    int live;                    /* lent: libca knows it */
+    int live_type, live_scalar;
+    int type;                    /* a DBR type, EX_TIME_OF_NATIVE or EX_CTRL_OF_NATIVE */
+    unsigned long count;
+    long mask;
+    int users;                   /* handles, and pins of the channel */
+    int fresh;                   /* newest came since the last connect, with the present type */
+    int last_status;             /* ECA of the last refused event, ECA_NORMAL after a good one */
+    uint64_t arrivals;
+    ex_block *newest;
+    ex_handle *handles;
+    ex_wait_node *waiting;       /* for a fresh value */
+};
+
+struct ex_handle {
+    ex_sub *sub;
+    ex_handle *next;
+    ex_atomic_int refs;
+    int queueing, latest, closed, loss_told;
+    size_t max_events, max_bytes;
+    size_t waiting, bytes;
+    ex_note *oldest, *newest;
+    uint64_t received, delivered, merged, dropped;
+    void *py;
+};
+
+enum { EX_PENDING, EX_DONE, EX_ABANDONED };
+enum { EX_BY_REPLY, EX_BY_DEADLINE, EX_BY_CLOSE, EX_BY_SHUTDOWN, EX_BY_SIZE };
+
+struct ex_request {
+    ex_pending link;
+    ex_atomic_int refs;
+    ex_mutex lock;
+    ex_cond cond;
+    int state, reason, status;
+    int is_put, type;
+    void *out;                   /* the caller's buffer, while lent */
+    size_t out_count;
+    ex_block *block;
+    void *owner;                 /* the handle that asked: its close() ends the request */
+    int noted;                   /* completion goes to the dispatcher */
+    ex_note *note;
+    ex_inbox *inbox;
+    ex_request *inbox_next;
+    int64_t deadline;
+    ex_request *due_next, *due_prev;
+    int due;
+    void *py;
+};
+
+typedef struct ex_slot {
+    ex_pending link;
+    ex_batch *batch;
+    int state, status, type;
+    ex_block *block;
+} ex_slot;
+
+struct ex_batch {
+    ex_mutex lock;
+    ex_cond cond;
+    ex_atomic_int refs;
+    size_t n, left;
+    ex_slot slots[1];
+};
+
+struct ex_inbox {
+    ex_mutex lock;
+    ex_atomic_int refs;
+    ex_request *head, *tail;
+    int fd, rung, dead;
+    uint64_t lost;
+};
+
+/* --------------------------------------------------------------- functions */
+
+extern ex_atomic_int ex_generation;        /* grows in each forked child */
+int ex_generation_now(void);
+void ex_fork_child(void);                  /* make our locks anew, forget what the parent lent */
+long ex_lent(void);
+void ex_lent_add(long n);
+
+ex_lane *ex_lane_new(const char *name);
+void ex_lane_ref(ex_lane *lane);
+void ex_lane_unref(ex_lane *lane);
+int ex_lane_wait(ex_lane *lane, int64_t deadline);   /* until there are notes, a due request, a wake, or the deadline */
+void ex_lane_wake(ex_lane *lane);
+int ex_lane_take(ex_lane *lane, ex_taken *out);      /* the oldest note: its kind, or 0 */
+void ex_taken_done(ex_taken *t);
+void ex_lane_expire(ex_lane *lane, int64_t now);     /* end requests whose deadline has passed */
+void ex_log(ex_lane *lane, int level, const char *name, const char *text);
+
+ex_channel *ex_channel_new(ex_lane *lane, const char *name, unsigned priority);
+void ex_channel_ref(ex_channel *ch);
+void ex_channel_unref(ex_channel *ch);
+void ex_channel_drop(ex_channel *ch);                /* nobody wants it any more: the keeper clears it */
+void ex_channel_set_news(ex_channel *ch, int wanted);
+void ex_channel_plan(ex_channel *ch);                /* lane lock held */
+void ex_channel_close_pending(ex_channel *ch, int reason, void *owner);   /* those of one owner; NULL: all */
+void ex_lane_end_requests(ex_lane *lane, int reason);
+void ex_counts_of_channel(ex_channel *ch, ex_counts *out);
+void ex_channel_recall(ex_channel *ch);              /* after a clear: libca will not answer its requests any more */
+
+void ex_wait_begin(ex_lane *lane, ex_waiter *w);
+int ex_wait_connected(ex_channel *ch, ex_waiter *w, ex_wait_node *node);  /* 1: already connected (or closed), not queued */
+int ex_wait_value(ex_sub *sub, ex_waiter *w, ex_wait_node *node);         /* 1: already there */
+int ex_wait_for(ex_lane *lane, ex_waiter *w, int64_t deadline);           /* 1: nothing left to wait for */
+void ex_wait_end(ex_lane *lane, ex_waiter *w, ex_wait_node *nodes, size_t n);
+
+ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask);  /* a user of it: found, or made and planned */
+void ex_sub_leave(ex_sub *sub);
+void ex_sub_unref(ex_sub *sub);
+ex_block *ex_sub_newest(ex_sub *sub, int *fresh);    /* a new reference, or NULL */
+ex_handle *ex_handle_new(ex_sub *sub, int queueing, size_t max_events, int latest, int replay, void *py);
+void ex_handle_set_queueing(ex_handle *h, int queueing);
+void ex_handle_close(ex_handle *h);
+void ex_handle_unref(ex_handle *h);
+void ex_handle_counts(ex_handle *h, ex_counts *out);
+
+ex_request *ex_request_new(ex_channel *ch, int type, int is_put);
+void ex_request_ref(ex_request *r);
+void ex_request_unref(ex_request *r);
+int ex_request_lend(ex_request *r);                  /* 0, or an ECA code: not connected, closed */
+void ex_request_take_back(ex_request *r);            /* libca refused it */
+int ex_request_wait(ex_request *r, int64_t deadline);    /* the state */
+int ex_request_end(ex_request *r, int reason, int status);   /* 1 if this call ended it */
+void ex_request_due(ex_request *r, int64_t deadline);
+void ex_request_note(ex_request *r);                 /* completion shall post a note; before lending */
+
+ex_batch *ex_batch_new(size_t n);
+void ex_batch_ref(ex_batch *b);
+void ex_batch_unref(ex_batch *b);
+void ex_batch_lend(ex_batch *b, ex_lane *lane, ex_channel **channels);
+void ex_batch_refuse(ex_batch *b, size_t i, int status);     /* libca refused this slot */
+int ex_batch_wait(ex_batch *b, int64_t deadline);            /* 1: every slot is answered */
+void ex_batch_abandon(ex_batch *b);
+
+ex_inbox *ex_inbox_new(int fd);
+void ex_inbox_ref(ex_inbox *b);
+void ex_inbox_unref(ex_inbox *b);
+void ex_inbox_kill(ex_inbox *b);                     /* its loop is closed: completions are counted and forgotten */
+ex_request *ex_inbox_take(ex_inbox *b);              /* all of them, in order, linked by inbox_next; references */
+
+/* The handlers. Thread: libca's; no GIL; may copy, lock the lane, call ex_libca's getters; may do nothing else. */
+void ex_on_connection(struct connection_handler_args args);
+void ex_on_access(struct access_rights_handler_args args);
+void ex_on_event(struct event_handler_args args);
+void ex_on_reply(struct event_handler_args args);
+void ex_on_exception(struct exception_handler_args args);
+
+size_t ex_header_bytes(int dbr_type);
+size_t ex_element_bytes(int dbr_type);
+int ex_time_of(int native);
+int ex_ctrl_of(int native);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,52 @@
+"""EPICS Channel Access for Python, compiled.
+
+The public names of both faces, found when first used: the native one (`Channel`, `connect`, `get_many`, ...) and that of
+pyepics (`PV`, `caget`, `caput`, ...). Importing this package reads nothing else and touches no network.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_NAMES: dict[str, str] = {}
+"""Each public name, and the module that has it."""
+
+for _module, _names in {
+    "_version": "__version__",
+    "_build_info": "build_info",
+    "_channel": "Channel configure connect get_many put_many",
+    "_ca": "Sample Subscription Request",
+    "_dbr": "Control",
+    "enums": "DBE DBR ECA Access Severity Status",
+    "errors": "AccessError BadTypeError BadValueError CAError CASeverityException CATimeoutError ChannelAccessException "
+    "ChannelAccessGetFailure DisconnectedError PutError ServerError",
+    "pv": "PV get_pv",
+    "functional": "NO_ALARM MINOR_ALARM MAJOR_ALARM INVALID_ALARM _PVmonitors_ caget caget_many cainfo camonitor camonitor_clear "
+    "caput caput_many poll",
+}.items():
+    for _name in _names.split():
+        _NAMES[_name] = _module
+
+_MODULES = ("ca", "dbr", "enums", "errors", "functional", "pv", "testing", "utils")
+
+__all__ = [name for name in _NAMES if not name.startswith("_")]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _NAMES:
+        module = _NAMES[name]
+        if module == "_ca":
+            import_module("._dispatch", __name__)  # nobody would deliver without it
+        value = getattr(import_module("." + module, __name__), name)
+    elif name in _MODULES:
+        value = import_module("." + name, __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMES, *_MODULES})

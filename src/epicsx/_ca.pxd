@@ -1,0 +1,103 @@
+# The compiled core, as the modules above may use it from Cython. What a user sees is in _ca.pyi.
+from epicsx_events cimport ex_batch, ex_block, ex_channel, ex_counts, ex_handle, ex_inbox, ex_lane, ex_request, ex_sub, ex_taken
+from epicsx._dbr cimport Outgoing
+from libc.stdint cimport int64_t, uint64_t
+
+
+cdef class Context:
+    cdef ex_lane *lane
+    cdef readonly str name
+    cdef readonly int id
+    cdef int generation
+    cdef bint running
+    cdef public dict registry           # (name, priority) -> weak reference to the Core
+    cdef readonly set pinned            # what must live on without its user: somebody's callback hangs on it
+    cdef object __weakref__
+    cdef bint alive_(self) noexcept
+    cdef int check(self) except -1
+
+
+cdef class Block:
+    cdef ex_block *b
+
+
+cdef class Sample:
+    cdef ex_block *b
+    cdef object cached, array
+    cdef Core core
+    cdef object raw_(self, bint scalar)
+
+
+cdef class Core:
+    cdef ex_channel *ch
+    cdef readonly Context context
+    cdef readonly str name
+    cdef readonly int priority
+    cdef list listeners
+    cdef ex_sub *control_sub
+    cdef object control_seen
+    cdef uint64_t control_arrival
+    cdef object __weakref__
+    cdef int check(self) except -1
+    cdef int connect_by(self, int64_t deadline, object timeout, str operation) except -1
+    cdef object control_now(self)
+    cdef uint64_t control_stamp(self) noexcept
+    cdef void end(self) noexcept
+    cdef bint wait_on(self, ex_sub *sub, int64_t deadline) except -1
+    cdef str why_not(self)
+    cdef Request ask(self, int dbr_type, unsigned long count, object owner, object out)
+    cdef Request ask_put(self, object owner)
+    cdef int resolve(self, int dbr_type) noexcept
+    cdef object encoded(self, object value, bint lenient, Outgoing *o, int64_t deadline)
+
+
+cdef class Subscription:
+    cdef readonly Core core
+    cdef ex_handle *h
+    cdef object callback
+    cdef object owner
+    cdef bint pinned
+    cdef int open_(self, Core core, int dbr_type, unsigned long count, long mask, size_t bound, bint latest, bint queueing) except -1
+    cdef int close_(self) except -1
+    cdef int deliver(self, ex_taken *t) except -1
+    cdef ex_block *newest(self, int *fresh) noexcept
+    cdef int set_queueing(self, bint queueing) except -1
+    cdef int release(self) except -1
+
+
+cdef class Request:
+    cdef ex_request *r
+    cdef readonly Core core
+    cdef bint is_put
+    cdef object out, callbacks, keeper
+    cdef double asked
+    cdef int prepare(self, object callback, Inbox inbox) except -1
+    cdef Request launched(self, int status, int64_t deadline, str operation)
+    cdef int wait_by(self, int64_t deadline) except -1
+    cdef object error(self, object timeout)
+    cdef object outcome(self, object timeout)
+    cdef int finish(self) except -1
+
+
+cdef class Inbox:
+    cdef ex_inbox *box
+
+
+cdef Sample sample_of(ex_block *b, Core core)           # takes over the reference
+cdef object value_of(ex_block *b, bint scalar)          # an array keeps the block alive
+cdef object pyepics_value(ex_block *b)
+cdef int take(Context context, ex_taken *t) noexcept
+cdef void taken_done(ex_taken *t) noexcept
+cdef void block_ref(ex_block *b) noexcept
+cdef void block_unref(ex_block *b) noexcept
+
+# ---- for _bulk: what it may ask of libca; the waits and calls are made without the GIL
+cdef int64_t deadline_of(object timeout) except -1
+cdef int64_t slice_until(int64_t deadline) noexcept nogil
+cdef ex_batch *batch_new(size_t n) noexcept nogil
+cdef int batch_get(ex_batch *b, Context ctx, ex_channel **channels, const int *types, const unsigned long *counts)
+cdef int batch_put(ex_batch *b, Context ctx, ex_channel **channels, const int *types, const unsigned long *counts,
+                   const void **data, bint wait)
+cdef int batch_wait(ex_batch *b, int64_t deadline) except -1     # until all is answered, Ctrl-C, or the deadline
+cdef void batch_free(ex_batch *b) noexcept
+cdef int gather(Context ctx, ex_channel **channels, size_t n, int64_t deadline) except -1

@@ -1,0 +1,1223 @@
+"""The compiled core: contexts, channels, subscriptions, requests and samples over libca.
+
+Threads
+    Everything here may be called from any Python thread, also from callbacks. Each call of libca (all of them in
+    _libca.c) and each wait releases the GIL. libca's own threads and the keeper never come here: they run plain C
+    (_events.c, _requests.c, _libca.c). Waits are sliced, so that Ctrl-C works.
+
+Lifetime
+    One Core per (context, name, priority), in a weak registry; Channel, PV and chid are handles on it. A Core that is
+    freed drops its C channel; the keeper clears it. What a user's callback hangs on is pinned by the Context until
+    it is closed. ``lent()`` counts what libca may still mention, ``blocks()`` the blocks that somebody holds.
+    After fork() everything made before belongs to a dead generation: calls raise, deallocation leaves it alone.
+"""
+
+import logging
+import math
+import os
+import threading
+import weakref
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.buffer cimport PyBuffer_Release
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from epicsx._dbr cimport (Control, Header, Outgoing, decode_control, decode_value, element_size, encode,
+                          encode_string_block, enum_index, filled, native_of, out_buffer, read_header, time_of, unix_ns)
+from caerr cimport (ECA_CHANDESTROY, ECA_DISCONN, ECA_NORDACCESS, ECA_NORMAL, ECA_NOWTACCESS, ECA_TIMEOUT)
+from epicsx_events cimport *
+
+from epicsx._linkage import MODE
+from epicsx._repeater import start as start_repeater
+from epicsx.enums import DBE
+from epicsx.errors import (AccessError, BadTypeError, BadValueError, CAError, CATimeoutError, DisconnectedError,
+                           from_status, timed_out)
+
+log = logging.getLogger("epicsx")
+
+cdef int64_t SLICE = 50_000_000        # nanoseconds between two looks for Ctrl-C
+cdef int STRING = 0
+cdef int ENUM = 3
+cdef int CHAR = 4
+
+hooks = {}
+"""What the layers above fill in: ``start(context)``, ``stop(contexts, timeout)``, ``note(context)``."""
+
+cdef dict contexts = {}
+cdef object contexts_lock = threading.Lock()
+cdef int last_id = 0
+cdef bint exiting = False
+
+
+# ---------------------------------------------------------------- deadlines
+
+cdef int64_t deadline_of(object timeout) except -1:
+    """The monotonic nanosecond at which `timeout` seconds will have passed; None is for ever."""
+    cdef double seconds
+    if timeout is None:
+        return EX_FOREVER
+    seconds = timeout
+    if math.isnan(seconds):
+        raise BadValueError("a timeout is a number of seconds or None, not nan")
+    if seconds > 1e9:
+        return EX_FOREVER
+    return ex_now() + <int64_t>(max(seconds, 0.0) * 1e9)
+
+
+cdef inline int64_t slice_until(int64_t deadline) noexcept nogil:
+    cdef int64_t until = ex_now() + SLICE
+    return until if until < deadline else deadline
+
+
+cdef double seconds_of(object timeout):
+    return 0.0 if timeout is None else timeout
+
+
+# ------------------------------------------------------------------ context
+
+@cython.final
+@cython.no_gc_clear
+cdef class Context:
+    """A lane: one private, preemptive libca context with its keeper, its queue and its set of lent objects."""
+
+    def __cinit__(self, str name):
+        global last_id
+        last_id += 1
+        self.id = last_id
+        self.name = name
+        self.registry = {}
+        self.pinned = set()
+        self.generation = ex_generation_now()
+        self.lane = ex_lane_new(b"bulk" if name == "bulk" else b"default")
+        if self.lane == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.lane != NULL and self.generation == ex_generation_now():
+            ex_lane_unref(self.lane)
+
+    def __repr__(self):
+        return f"<Context {self.name!r} id={self.id}{'' if self.alive_() else ', ended'}>"
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be used: started, not stopped, and of this process."""
+        return self.alive_()
+
+    @property
+    def lane_name(self) -> str:
+        """``default`` or ``bulk``."""
+        return self.name
+
+    cdef bint alive_(self) noexcept:
+        return self.running and self.generation == ex_generation_now()
+
+    cdef int check(self) except -1:
+        if self.generation != ex_generation_now():
+            raise CAError("made before fork(): this process needs channels of its own")
+        if not self.running:
+            raise CAError("Channel Access has been shut down")
+        return 0
+
+    def pin(self, obj) -> None:
+        """Keep `obj` alive until it is unpinned: a user's callback hangs on it."""
+        self.pinned.add(obj)
+
+    def unpin(self, obj) -> None:
+        """Let `obj` go."""
+        self.pinned.discard(obj)
+
+    def set_bounds(self, events: int | None = None, nbytes: int | None = None) -> None:
+        """Set how many events, and bytes of them, may wait in this lane's queue."""
+        self.check()
+        if events is not None:
+            self.lane.max_events = events
+        if nbytes is not None:
+            self.lane.max_bytes = nbytes
+
+    @property
+    def bounds(self) -> tuple:
+        """How many events, and bytes of them, may wait in this lane's queue."""
+        return self.lane.max_events, self.lane.max_bytes
+
+    @property
+    def waiting(self) -> tuple:
+        """How many events, and bytes of them, wait now."""
+        return self.lane.events, self.lane.bytes
+
+    def wait_notes(self, timeout: float | None = None) -> bool:
+        """Wait without the GIL until there is something to deliver; also ends requests whose deadline has passed."""
+        cdef int64_t deadline = deadline_of(timeout)
+        cdef bint got
+        with nogil:
+            got = ex_lane_wait(self.lane, deadline)
+            ex_lane_expire(self.lane, ex_now())
+        return got
+
+    def wake(self) -> None:
+        """Let a thread in ``wait_notes`` return."""
+        if self.generation == ex_generation_now():
+            ex_lane_wake(self.lane)
+
+    def flush(self) -> None:
+        """Send what has been asked for."""
+        self.check()
+        with nogil:
+            ex_ca_flush(self.lane)
+
+    @property
+    def lost_logs(self) -> int:
+        """How many of libca's messages found no room in the queue."""
+        return self.lane.lost_logs
+
+    def _start(self) -> None:
+        cdef ex_start how
+        cdef int status
+        environment()
+        start_repeater()
+        how.errlog = MODE == "bundled"
+        how.deadline = ex_now() + 5_000_000_000
+        with nogil:
+            status = ex_keeper_start(self.lane, &how)
+        if status == ECA_TIMEOUT and self.generation > 0:
+            raise RuntimeError("no Channel Access context could be made in this forked process within 5 s; "
+                               "use the 'spawn' start method of multiprocessing")
+        if status != ECA_NORMAL:
+            raise from_status(status, "", "starting Channel Access")
+        self.running = True
+
+    def _stop(self, timeout: float) -> bool:
+        """End it: requests fail, puts are flushed, the context is destroyed if that can be done in `timeout` seconds."""
+        cdef int64_t deadline = deadline_of(timeout)
+        cdef bint done
+        if not self.alive_():
+            return True
+        self.running = False
+        with nogil:
+            ex_keeper_close(self.lane)
+            ex_lane_end_requests(self.lane, EX_BY_SHUTDOWN)
+            done = ex_keeper_stop(self.lane, deadline)
+        self.pinned.clear()
+        return done
+
+
+def environment() -> None:
+    """Set what libca reads once, at its first use, where the user has not."""
+    # This also sets libca's flow-control threshold: without it, arrays above 160 kB stop the stream (libca.md 1.9).
+    if not os.environ.get("EPICS_CA_MAX_ARRAY_BYTES"):
+        os.environ["EPICS_CA_MAX_ARRAY_BYTES"] = "100000000"
+
+
+def context(str lane="default") -> Context:
+    """The running context of a lane; the first call starts it, with its keeper and its dispatcher."""
+    cdef Context found = contexts.get(lane)
+    if found is not None and found.alive_():
+        return found
+    with contexts_lock:
+        found = contexts.get(lane)
+        if found is not None and found.alive_():
+            return found
+        if exiting:
+            raise CAError("Channel Access has been shut down: the program is ending")
+        if "start" not in hooks:
+            raise RuntimeError("import epicsx, not epicsx._ca: nobody would deliver")
+        found = Context(lane)
+        found._start()
+        contexts[lane] = found
+        hooks["start"](found)
+    return found
+
+
+def started() -> bool:
+    """Whether Channel Access has been used in this process."""
+    return any((<Context?> c).alive_() for c in contexts.values())
+
+
+def shutdown(timeout: float = 1.0, final: bool = False) -> None:
+    """End all lanes at once, under one deadline; `final` at the end of the program, after which none is started."""
+    global exiting
+    exiting = exiting or final
+    cdef double until = <double> ex_now() / 1e9 + timeout
+    running = [c for c in contexts.values() if (<Context?> c).alive_()]
+    contexts.clear()
+    if not running:
+        return
+    if "stop" in hooks:
+        hooks["stop"](running, min(0.3, timeout / 3))
+    for c in running:
+        (<Context> c)._stop(max(0.0, until - <double> ex_now() / 1e9))
+
+
+def lent() -> int:
+    """How many channels, subscriptions and requests libca may still mention."""
+    return ex_lent()
+
+
+def blocks() -> int:
+    """How many blocks of event data are held by somebody: queue, newest values, samples, arrays."""
+    return ex_blocks()
+
+
+def pool_bytes() -> int:
+    """How many bytes the pool of blocks keeps for later."""
+    return ex_pool_bytes()
+
+
+def message(status: int) -> str:
+    """libca's own text for a status code."""
+    return ex_ca_message(status).decode("ascii", "replace")
+
+
+def ca_version() -> str:
+    """The version of the Channel Access protocol that libca speaks."""
+    return ex_ca_version().decode("ascii", "replace")
+
+
+def _after_fork() -> None:
+    # Python's part; the C locks were made anew by pthread_atfork's child handler, before.
+    global contexts_lock
+    contexts_lock = threading.Lock()
+    for c in contexts.values():
+        (<Context> c).registry = {}
+        (<Context> c).pinned = set()
+    contexts.clear()
+
+
+cdef extern from *:
+    """
+    #if defined(_WIN32)
+    static void epicsx_install_atfork(void) {}
+    #else
+    #include <pthread.h>
+    static void epicsx_install_atfork(void) { pthread_atfork(NULL, NULL, ex_fork_child); }
+    #endif
+    """
+    void epicsx_install_atfork()
+
+epicsx_install_atfork()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+# ------------------------------------------------------------------- values
+
+@cython.final
+@cython.freelist(32)
+cdef class Block:
+    """Owns the memory behind an array: the array's base."""
+
+    def __dealloc__(self):
+        ex_block_unref(self.b)
+
+
+cdef object value_of(ex_block *b, bint scalar):
+    cdef Block owner
+    if (scalar and b.count == 1) or native_of(b.dbr_type) == STRING:
+        return decode_value(b.dbr_type, b.count, b.values, None, scalar)
+    owner = Block.__new__(Block)
+    ex_block_ref(b)
+    owner.b = b
+    return decode_value(b.dbr_type, b.count, b.values, owner, False)
+
+
+cdef object pyepics_value(ex_block *b):
+    """By pyepics' rule: bare where one element came, but CHAR and STRING arrays stay sequences; texts end stripped."""
+    cdef int native = native_of(b.dbr_type)
+    if native == STRING:
+        found = value_of(b, b.scalar)
+        return found.rstrip() if isinstance(found, str) else [text.rstrip() for text in found]
+    return value_of(b, b.scalar or native != CHAR)
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Sample:
+    """One value as the server sent it, with its stamp and alarm. Decoded when read."""
+
+    def __dealloc__(self):
+        ex_block_unref(self.b)
+
+    cdef object raw_(self, bint scalar):
+        if self.array is not None:
+            return self.array
+        return value_of(self.b, scalar)
+
+    def raw(self, scalar: bool):
+        """The value by another rule: a bare int, float or str when `scalar` and one element came, else a sequence."""
+        return self.raw_(scalar)
+
+    @property
+    def value(self):
+        """An int, float or str where the record has one element, else an ndarray (for strings a list)."""
+        if self.cached is None:
+            self.cached = self.raw_(self.b.scalar)
+        return self.cached
+
+    @property
+    def timestamp_ns(self) -> int:
+        """The server's stamp: nanoseconds since 1970, UTC; 0 where the type has none."""
+        cdef Header h
+        read_header(self.b.dbr_type, EX_HEADER(self.b), &h)
+        return unix_ns(h.sec, h.nsec) if h.has_stamp else 0
+
+    @property
+    def timestamp(self) -> float:
+        """The server's stamp: seconds since 1970, UTC."""
+        cdef Header h
+        read_header(self.b.dbr_type, EX_HEADER(self.b), &h)
+        return <double> (h.sec + <long long> 631152000) + h.nsec * 1e-9 if h.has_stamp else 0.0
+
+    @property
+    def status(self) -> int:
+        """The alarm status (`epicsx.Status`)."""
+        cdef Header h
+        read_header(self.b.dbr_type, EX_HEADER(self.b), &h)
+        return h.status
+
+    @property
+    def severity(self) -> int:
+        """The alarm severity (`epicsx.Severity`)."""
+        cdef Header h
+        read_header(self.b.dbr_type, EX_HEADER(self.b), &h)
+        return h.severity
+
+    @property
+    def count(self) -> int:
+        """How many elements came."""
+        return self.b.count
+
+    @property
+    def dbr_type(self) -> int:
+        """The DBR type in which it came."""
+        return self.b.dbr_type
+
+    @property
+    def native_type(self) -> int:
+        """The record's own type as Channel Access serves it, as last heard (`epicsx.DBR`)."""
+        return self.core.ch.type if self.core is not None else native_of(self.b.dbr_type)
+
+    @property
+    def control(self):
+        """The control data that came with it, for a GR or CTRL type; else None."""
+        if 21 <= self.b.dbr_type <= 34:
+            return decode_control(self.b.dbr_type, EX_HEADER(self.b))
+        return None
+
+    @property
+    def name(self) -> str:
+        """The PV."""
+        return self.core.name
+
+    def __repr__(self):
+        return f"<Sample {self.name!r} {self.value!r} at {self.timestamp:.6f}, severity {self.severity}>"
+
+
+cdef Sample sample_of(ex_block *b, Core core):
+    cdef Sample s = Sample.__new__(Sample)
+    s.b = b
+    s.core = core
+    return s
+
+
+cdef int take(Context context, ex_taken *t) noexcept:
+    return ex_lane_take(context.lane, t)
+
+
+cdef void taken_done(ex_taken *t) noexcept:
+    ex_taken_done(t)
+
+
+cdef void block_ref(ex_block *b) noexcept:
+    ex_block_ref(b)
+
+
+cdef void block_unref(ex_block *b) noexcept:
+    ex_block_unref(b)
+
+
+COUNTS = ("received", "delivered", "merged", "dropped", "pending")
+
+
+cdef dict counts_of(ex_counts *c):
+    return {"received": c.received, "delivered": c.delivered, "merged": c.merged, "dropped": c.dropped,
+            "pending": c.pending}
+
+
+# --------------------------------------------------------------------- core
+
+@cython.final
+@cython.no_gc_clear
+cdef class Core:
+    """The channel itself, shared by every handle on the same name: connection truth, requests, control data."""
+
+    def __dealloc__(self):
+        cdef Context ctx = self.context
+        if self.ch == NULL or ctx is None or ctx.generation != ex_generation_now():
+            return
+        # Only a dead weak reference is ours: another Core may have the name already.
+        key = (self.name, self.priority)
+        ref = ctx.registry.get(key)
+        if ref is not None and ref() is None:
+            del ctx.registry[key]
+        self.end()
+        ex_channel_unref(self.ch)
+
+    cdef void end(self) noexcept:
+        if self.control_sub != NULL:
+            ex_sub_leave(self.control_sub)
+            self.control_sub = NULL
+        ex_channel_drop(self.ch)
+
+    def __repr__(self):
+        return f"<Core {self.name!r} {('never connected', 'disconnected', 'connected', 'closed')[self.ch.state]}>"
+
+    cdef int check(self) except -1:
+        self.context.check()
+        if self.ch.state == EX_CLOSED:
+            raise DisconnectedError(ECA_CHANDESTROY, f"the channel '{self.name}' has been closed", self.name)
+        return 0
+
+    # ---- facts, as libca's threads last heard them
+
+    @property
+    def state(self) -> int:
+        """0 never connected, 1 was connected, 2 connected, 3 closed."""
+        return 3 if self.context.generation != ex_generation_now() else self.ch.state
+
+    @property
+    def connected(self) -> bool:
+        """Whether the channel is connected now."""
+        return self.ch.state == EX_UP and self.context.alive_()
+
+    @property
+    def native_type(self) -> int:
+        """The record's type as Channel Access serves it; -1 before the first connect."""
+        return self.ch.type
+
+    @property
+    def count(self) -> int:
+        """The record's number of elements; 0 before the first connect."""
+        return self.ch.count
+
+    @property
+    def host(self) -> str:
+        """``host:port`` of the server; empty before the first connect."""
+        return self.ch.host.decode("utf-8", "replace")
+
+    @property
+    def read_access(self) -> bool:
+        """Whether the server lets us read."""
+        return self.ch.reading != 0
+
+    @property
+    def write_access(self) -> bool:
+        """Whether the server lets us write."""
+        return self.ch.writing != 0
+
+    @property
+    def connects(self) -> int:
+        """How often it has connected."""
+        return self.ch.connects
+
+    @property
+    def stats(self) -> dict:
+        """One consistent copy of the counts: updates, disconnects, rejected puts, decode errors."""
+        cdef ex_counts c
+        ex_counts_of_channel(self.ch, &c)
+        return counts_of(&c) | {"disconnects": self.ch.disconnects, "rejected_puts": self.ch.rejected_puts,
+                                "decode_errors": self.ch.decode_errors}
+
+    # ---- connection
+
+    cdef int connect_by(self, int64_t deadline, object timeout, str operation) except -1:
+        """Wait until it is connected; whoever waits is woken by libca's thread itself."""
+        self.check()
+        if self.ch.state != EX_UP and not self.wait_on(NULL, deadline):
+            raise timed_out(self.name, operation, seconds_of(timeout), self.why_not())
+        return self.check()
+
+    cdef bint wait_on(self, ex_sub *sub, int64_t deadline) except -1:
+        """Wait for the connection, or for a fresh value of `sub`. False: the deadline has passed."""
+        cdef ex_waiter w
+        cdef ex_wait_node node
+        cdef bint there
+        with nogil:
+            ex_wait_begin(self.ch.lane, &w)
+            there = ex_wait_value(sub, &w, &node) if sub != NULL else ex_wait_connected(self.ch, &w, &node)
+        try:
+            while not there and self.context.alive_():
+                with nogil:
+                    there = ex_wait_for(self.ch.lane, &w, slice_until(deadline))
+                if not there:
+                    PyErr_CheckSignals()
+                    if ex_now() >= deadline:
+                        return False
+        finally:
+            with nogil:
+                ex_wait_end(self.ch.lane, &w, &node, 1)
+        return True
+
+    cdef str why_not(self):
+        if self.ch.connects:
+            return f"{self.host} was lost and has not come back"
+        return "no server has answered its search"
+
+    def wait_connected(self, timeout: float | None = 5.0) -> bool:
+        """Whether it is connected, now or within `timeout` seconds."""
+        try:
+            self.connect_by(deadline_of(timeout), timeout, "connecting")
+        except CATimeoutError:
+            return False
+        return True
+
+    def listen(self, obj) -> None:
+        """Have ``obj._on_core_connection`` and ``obj._on_core_access`` called by the dispatcher; `obj` is held weakly."""
+        if self.listeners is None:
+            self.listeners = []
+        self.listeners.append(weakref.ref(obj))
+        ex_channel_set_news(self.ch, 1)
+
+    def unlisten(self, obj) -> None:
+        """Undo ``listen``."""
+        if self.listeners is not None:
+            self.listeners = [r for r in self.listeners if r() is not None and r() is not obj]
+            if not self.listeners and self.context.generation == ex_generation_now():
+                ex_channel_set_news(self.ch, 0)
+
+    def heard(self) -> list:
+        """Those who listen, as strong references."""
+        found = []
+        for ref in self.listeners or ():
+            obj = ref()
+            if obj is not None:
+                found.append(obj)
+        return found
+
+    def clear(self) -> None:
+        """End the channel for everybody: requests end, subscriptions fall silent, the keeper clears it."""
+        if self.context.generation != ex_generation_now():
+            return
+        key = (self.name, self.priority)
+        ref = self.context.registry.get(key)
+        if ref is not None and ref() is self:
+            del self.context.registry[key]
+        self.end()
+
+    # ---- control data
+
+    cdef object control_now(self):
+        """The newest control data, decoded once per arrival; None before the first."""
+        cdef ex_block *b
+        cdef int fresh
+        if self.control_sub == NULL:
+            return None
+        b = ex_sub_newest(self.control_sub, &fresh)
+        if b == NULL:
+            return None
+        if b.arrival != self.control_arrival or self.control_seen is None:
+            self.control_seen = decode_control(b.dbr_type, EX_HEADER(b))
+            self.control_arrival = b.arrival
+        ex_block_unref(b)
+        return self.control_seen
+
+    cdef uint64_t control_stamp(self) noexcept:
+        return self.control_sub.arrivals if self.control_sub != NULL else 0
+
+    def peek_control(self):
+        """The control data known so far, or None; never asks the server."""
+        if self.context.generation != ex_generation_now():
+            return None
+        return self.control_now()
+
+    def control(self, timeout: float | None = 5.0) -> Control:
+        """Units, limits, precision and enum names; asked for once, then kept fresh by a DBE_PROPERTY subscription."""
+        cdef int64_t deadline = deadline_of(timeout)
+        self.connect_by(deadline, timeout, "control data")
+        if self.ch.type == STRING:
+            return Control()
+        if self.control_sub == NULL:
+            self.control_sub = ex_sub_get(self.ch, EX_CTRL_OF_NATIVE, 1, DBE.PROPERTY)
+            if self.control_sub == NULL:
+                raise MemoryError
+        if not self.wait_on(self.control_sub, deadline):
+            raise timed_out(self.name, "control data", seconds_of(timeout), "the server has not answered")
+        self.check()
+        found = self.control_now() if self.control_sub.fresh else None
+        if found is None:
+            status = self.control_sub.last_status
+            raise from_status(ECA_DISCONN if status == ECA_NORMAL else status, self.name, "control data")
+        return found
+
+    # ---- get
+
+    cdef Request ask(self, int dbr_type, unsigned long count, object owner, object out):
+        cdef Request q = Request.__new__(Request)
+        self.check()
+        if not self.ch.reading and self.ch.state == EX_UP:
+            raise AccessError(ECA_NORDACCESS, f"get of '{self.name}': the server gives no read access", self.name)
+        q.core = self
+        q.asked = <double> ex_now() / 1e9
+        q.r = ex_request_new(self.ch, self.resolve(dbr_type), 0)
+        if q.r == NULL:
+            raise MemoryError
+        q.r.owner = <void *> owner if owner is not None else NULL
+        return q
+
+    cdef int resolve(self, int dbr_type) noexcept:
+        """-1: TIME of the native type; -2: the native type itself."""
+        if dbr_type == -1:
+            return time_of(self.ch.type)
+        return self.ch.type if dbr_type == -2 else dbr_type
+
+    def get(self, int dbr_type=-1, unsigned long count=0, timeout=5.0, out=None, owner=None) -> Sample:
+        """The value as the server has it now; connecting is included. Raises, never returns None."""
+        cdef int64_t deadline = deadline_of(timeout)
+        cdef Request q
+        cdef Py_buffer buf
+        cdef int status, type
+        self.connect_by(deadline, timeout, "get")
+        q = self.ask(dbr_type, count, owner, out)
+        type = self.resolve(dbr_type)
+        if out is None:
+            with nogil:
+                status = send_get(q.r, type, count)
+            if status != ECA_NORMAL:
+                raise from_status(status, self.name, "get")
+            q.wait_by(deadline)
+            return q.outcome(timeout)
+        out_buffer(out, type, self.name, &buf)
+        try:
+            q.r.out = buf.buf
+            q.r.out_count = <size_t> buf.len // element_size(type)
+            with nogil:
+                status = send_get(q.r, type, count)
+            if status != ECA_NORMAL:
+                raise from_status(status, self.name, "get")
+            q.wait_by(deadline)             # ended on return, whatever happened: nobody writes to `out` any more
+        finally:
+            PyBuffer_Release(&buf)
+        sample = q.outcome(timeout)
+        (<Sample> sample).array = filled(out, (<Sample> sample).b.count)
+        return sample
+
+    def get_async(self, dbr_type=-1, count=0, timeout=None, owner=None, callback=None, inbox=None) -> Request:
+        """Send a get of a connected channel; the Request ends by the reply, loss, `timeout`, or close."""
+        cdef Request q = self.ask(dbr_type, count, owner, None)
+        cdef int type = self.resolve(dbr_type)
+        cdef unsigned long n = count
+        cdef int status
+        q.prepare(callback, inbox)
+        with nogil:
+            status = send_get(q.r, type, n)
+        return q.launched(status, deadline_of(timeout), "get")
+
+    # ---- put
+
+    cdef object encoded(self, object value, bint lenient, Outgoing *o, int64_t deadline):
+        """What the server shall get; raises before anything is sent. Returns what owns the memory."""
+        if not self.ch.writing:
+            raise AccessError(ECA_NOWTACCESS, f"put to '{self.name}': the server gives no write access", self.name)
+        if self.ch.type == ENUM and isinstance(value, (str, bytes)):
+            text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+            left = None if deadline == EX_FOREVER else max(0.0, <double> (deadline - ex_now()) * 1e-9)
+            names = self.control(left).enum_strings or ()
+            try:
+                value = enum_index(text, names, self.name)
+            except BadValueError:
+                if not lenient:
+                    raise
+                try:
+                    value = int(text, 0)
+                except ValueError:
+                    raise BadValueError(f"'{self.name}' has no state {text!r}; it has {list(names)}",
+                                        name=self.name) from None
+            if isinstance(value, str):
+                return encode_string_block(value, self.name, o)
+        return encode(value, self.ch.type, self.ch.count, lenient, self.name, o)
+
+    def put(self, value, bint wait=False, timeout=5.0, bint lenient=False, owner=None) -> None:
+        """Write `value`; with `wait`, return when the record has finished processing. Connecting is included."""
+        cdef int64_t deadline = deadline_of(timeout)
+        cdef Outgoing o
+        cdef Request q
+        cdef int status
+        if self.ch.state != EX_UP or not self.context.running:
+            self.connect_by(deadline, timeout, "put")
+        else:
+            self.check()
+        keeper = self.encoded(value, lenient, &o, deadline)
+        if not wait:
+            with nogil:
+                status = send_put(self.ch, o.dbr_type, o.count, o.data)
+            if status != ECA_NORMAL:
+                raise from_status(status, self.name, "put")
+            return
+        q = self.ask_put(owner)
+        with nogil:
+            status = send_put_wait(q.r, o.dbr_type, o.count, o.data)
+        if status != ECA_NORMAL:
+            raise from_status(status, self.name, "put")
+        q.wait_by(deadline)
+        q.outcome(timeout)
+
+    cdef Request ask_put(self, object owner):
+        cdef Request q = Request.__new__(Request)
+        q.core = self
+        q.is_put = True
+        q.asked = <double> ex_now() / 1e9
+        q.r = ex_request_new(self.ch, -1, 1)
+        if q.r == NULL:
+            raise MemoryError
+        q.r.owner = <void *> owner if owner is not None else NULL
+        return q
+
+    def put_async(self, value, timeout=None, lenient=False, callback=None, owner=None, inbox=None) -> Request:
+        """Send a put with completion to a connected channel; ``callback(request)`` runs on the dispatcher."""
+        cdef int64_t deadline = deadline_of(timeout)
+        cdef Outgoing o
+        cdef Request q
+        cdef int status
+        self.check()
+        if self.ch.state != EX_UP:
+            raise from_status(ECA_DISCONN, self.name, "put")
+        keeper = self.encoded(value, lenient, &o, deadline)
+        q = self.ask_put(owner)
+        q.prepare(callback, inbox)
+        with nogil:
+            status = send_put_wait(q.r, o.dbr_type, o.count, o.data)
+        return q.launched(status, deadline, "put")
+
+    # ---- subscriptions
+
+    def subscribe(self, callback, mask=5, count=0, queue="all", dbr_type=-1, owner=None) -> Subscription:
+        """Have ``callback(sample)`` called on the dispatcher for every update from now on."""
+        cdef Subscription s
+        self.check()
+        if not callable(callback):
+            raise BadTypeError(f"'{self.name}': a callback must be callable, not {type(callback).__name__}", name=self.name)
+        s = Subscription.__new__(Subscription)
+        s.callback = callback
+        s.owner = owner
+        s.open_(self, dbr_type, count, int(mask), bound_of(queue), queue == "latest", True)
+        self.context.pinned.add(s)
+        s.pinned = True
+        return s
+
+
+cdef size_t bound_of(object queue) except? 0:
+    if queue == "all":
+        return 10_000
+    if queue == "latest":
+        return 1
+    if isinstance(queue, bool) or not isinstance(queue, int) or queue < 1:
+        raise BadValueError(f"queue is 'all', 'latest' or a number of events of at least 1, not {queue!r}")
+    return queue
+
+
+cdef int send_get(ex_request *r, int type, unsigned long count) noexcept nogil:
+    cdef int status = ex_ca_get(r, type, count)
+    return ex_ca_flush(request_lane(r)) if status == ECA_NORMAL else status
+
+
+cdef int send_put_wait(ex_request *r, int type, unsigned long count, const void *data) noexcept nogil:
+    cdef int status = ex_ca_put_wait(r, type, count, data)
+    return ex_ca_flush(request_lane(r)) if status == ECA_NORMAL else status
+
+
+cdef int send_put(ex_channel *ch, int type, unsigned long count, const void *data) noexcept nogil:
+    cdef int status = ex_ca_put(ch, type, count, data)
+    return ex_ca_flush(ch.lane) if status == ECA_NORMAL else status
+
+
+cdef extern from *:
+    """
+    static ex_lane *request_lane(ex_request *r) { return r->link.channel->lane; }
+    """
+    ex_lane *request_lane(ex_request *r) nogil
+
+
+def core(str name, int priority=0, Context ctx=None) -> Core:
+    """The shared core channel of that name: found, or made and being searched for."""
+    cdef Core c
+    cdef bytes raw
+    cdef const char *text
+    cdef ex_channel *ch
+    cdef int status
+    if ctx is None:
+        ctx = context()
+    key = (name, priority)
+    ref = ctx.registry.get(key)
+    if ref is not None:
+        c = ref()
+        if c is not None and c.ch.state != EX_CLOSED:
+            return c
+    ctx.check()
+    if not name or "\0" in name:
+        raise BadValueError(f"a PV name is a text without NUL, not {name!r}", name=name)
+    if not 0 <= priority <= 99:
+        raise BadValueError(f"'{name}': a priority is 0 to 99, not {priority}", name=name)
+    raw = name.encode("utf-8", "surrogateescape")
+    text = PyBytes_AS_STRING(raw)
+    ch = ex_channel_new(ctx.lane, text, priority)
+    if ch == NULL:
+        raise MemoryError
+    c = Core.__new__(Core)
+    c.context = ctx
+    c.name = name
+    c.priority = priority
+    c.ch = ch
+    ch.py = <void *> c
+    ctx.registry[key] = weakref.ref(c)
+    with nogil:
+        status = ex_ca_create(ch)
+    if status != ECA_NORMAL:
+        raise from_status(status, name, "creating the channel")
+    return c
+
+
+# ------------------------------------------------------------- subscription
+
+@cython.no_gc_clear
+cdef class Subscription:
+    """A handle on a running subscription: its callback, its place in the queue, its counts."""
+
+    def __dealloc__(self):
+        if self.h == NULL or self.core.context.generation != ex_generation_now():
+            return
+        ex_handle_close(self.h)
+        ex_handle_unref(self.h)
+
+    cdef int open_(self, Core core, int dbr_type, unsigned long count, long mask, size_t bound, bint latest,
+                   bint queueing) except -1:
+        cdef ex_sub *sub
+        if mask & ~15 or not mask:
+            raise BadValueError(f"'{core.name}': a mask is a combination of DBE flags, not {mask}", name=core.name)
+        sub = ex_sub_get(core.ch, EX_TIME_OF_NATIVE if dbr_type == -1 else dbr_type, count, mask)
+        if sub == NULL:
+            raise MemoryError
+        self.core = core
+        self.h = ex_handle_new(sub, queueing, bound, latest, 1, <void *> self)
+        if self.h == NULL:
+            ex_sub_leave(sub)
+            raise MemoryError
+        return 0
+
+    cdef int close_(self) except -1:
+        if self.h != NULL and self.core.context.generation == ex_generation_now():
+            ex_handle_close(self.h)
+        if self.pinned:
+            self.pinned = False
+            self.core.context.pinned.discard(self)
+        return 0
+
+    cdef int deliver(self, ex_taken *t) except -1:
+        """One update, on the dispatcher. The block's reference goes to the sample."""
+        cdef ex_block *b = t.block
+        t.block = NULL
+        self.callback(sample_of(b, self.core))
+        return 0
+
+    cdef ex_block *newest(self, int *fresh) noexcept:
+        return ex_sub_newest(self.h.sub, fresh)
+
+    cdef int release(self) except -1:
+        """Close, and forget the handle: another may be opened."""
+        self.close_()
+        if self.h != NULL and self.core.context.generation == ex_generation_now():
+            ex_handle_unref(self.h)
+        self.h = NULL
+        return 0
+
+    cdef int set_queueing(self, bint queueing) except -1:
+        ex_handle_set_queueing(self.h, queueing)
+        return 0
+
+    def close(self) -> None:
+        """End this handle: no further callback begins, what waits is dropped and counted. Idempotent."""
+        self.close_()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been closed."""
+        return self.h == NULL or self.h.closed != 0
+
+    @property
+    def name(self) -> str:
+        """The PV."""
+        return self.core.name
+
+    @property
+    def latest(self) -> Sample | None:
+        """The newest sample that came, delivered or not; None before the first."""
+        cdef ex_block *b = ex_sub_newest(self.h.sub, NULL)
+        return sample_of(b, self.core) if b != NULL else None
+
+    @property
+    def stats(self) -> dict:
+        """One consistent copy of the counts: received == delivered + merged + dropped + pending."""
+        cdef ex_counts c
+        ex_handle_counts(self.h, &c)
+        return counts_of(&c)
+
+    def __getattr__(self, str name):
+        # received, delivered, merged, dropped, pending: each a fresh look, so not consistent with one another
+        if name in COUNTS:
+            return self.stats[name]
+        raise AttributeError(f"'Subscription' object has no attribute {name!r}")
+
+    def __repr__(self):
+        return f"<Subscription {self.name!r} {self.stats}>"
+
+
+# ------------------------------------------------------------------ request
+
+@cython.final
+@cython.no_gc_clear
+cdef class Request:
+    """A get or a put under way, as in concurrent.futures; ended exactly once."""
+
+    def __dealloc__(self):
+        if self.r == NULL or self.core.context.generation != ex_generation_now():
+            return
+        self.r.py = NULL
+        ex_request_unref(self.r)
+
+    def __repr__(self):
+        return f"<Request {'put' if self.is_put else 'get'} {self.core.name!r} {'done' if self.done() else 'pending'}>"
+
+    cdef int prepare(self, object callback, Inbox inbox) except -1:
+        """Before it is lent: how its end is made known. Pinned until then."""
+        if callback is not None:
+            self.callbacks = [callback]
+        if inbox is not None:
+            ex_inbox_ref(inbox.box)
+            self.r.inbox = inbox.box
+        else:
+            ex_request_note(self.r)
+        self.r.py = <void *> self
+        self.core.context.pinned.add(self)
+        return 0
+
+    cdef Request launched(self, int status, int64_t deadline, str operation):
+        if status != ECA_NORMAL:
+            self.core.context.pinned.discard(self)
+            raise from_status(status, self.core.name, operation)
+        ex_request_due(self.r, deadline)
+        return self
+
+    cdef int wait_by(self, int64_t deadline) except -1:
+        """Ended on return, by the reply or by us."""
+        cdef int state
+        try:
+            while True:
+                with nogil:
+                    state = ex_request_wait(self.r, slice_until(deadline))
+                if state != EX_PENDING:
+                    return 0
+                PyErr_CheckSignals()
+                if ex_now() >= deadline:
+                    ex_request_end(self.r, EX_BY_DEADLINE, ECA_TIMEOUT)
+                    return 0
+        except BaseException:
+            ex_request_end(self.r, EX_BY_CLOSE, ECA_CHANDESTROY)    # Ctrl-C: nobody will read the answer
+            raise
+
+    cdef object error(self, object timeout):
+        """None, or the exception that says how it ended."""
+        cdef str name = self.core.name
+        cdef str what = "put" if self.is_put else "get"
+        if self.r.reason == EX_BY_DEADLINE:
+            return timed_out(name, what, <double> ex_now() / 1e9 - self.asked if timeout is None else seconds_of(timeout),
+                             "the server has not answered")
+        if self.r.reason == EX_BY_CLOSE or self.r.reason == EX_BY_SHUTDOWN:
+            why = "the channel was closed" if self.r.reason == EX_BY_CLOSE else "Channel Access was shut down"
+            error = DisconnectedError(ECA_CHANDESTROY, f"{what} of '{name}' has no answer: {why}", name)
+            error.outcome_unknown = self.is_put
+            return error
+        if self.r.reason == EX_BY_SIZE:
+            return BadValueError(self.r.status, f"get of '{name}': the reply has more elements than out= holds "
+                                 f"({self.r.out_count}); nothing was written", name)
+        if self.r.status != ECA_NORMAL:
+            return from_status(self.r.status, name, what, outcome_unknown=self.is_put)
+        return None
+
+    cdef object outcome(self, object timeout):
+        cdef object error = self.error(timeout)
+        cdef ex_block *b
+        if error is not None:
+            raise error
+        if self.is_put:
+            return None
+        b = self.r.block
+        ex_block_ref(b)
+        return sample_of(b, self.core)
+
+    cdef int finish(self) except -1:
+        """On the dispatcher or the loop: run the callbacks, and let go."""
+        self.core.context.pinned.discard(self)
+        callbacks, self.callbacks = self.callbacks, None
+        for f in callbacks or ():
+            try:
+                f(self)
+            except Exception:
+                log.exception("callback of a %s of '%s' failed", "put" if self.is_put else "get", self.core.name)
+        return 0
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.r.state != EX_PENDING
+
+    def result(self, timeout: float | None = None):
+        """The Sample of a get, None for a put; raises what went wrong, CATimeoutError if it is not done in time."""
+        cdef int state
+        cdef int64_t deadline = deadline_of(timeout)
+        self.core.context.check()
+        while True:
+            with nogil:
+                state = ex_request_wait(self.r, slice_until(deadline))
+            if state != EX_PENDING:
+                return self.outcome(None)
+            PyErr_CheckSignals()
+            if ex_now() >= deadline:
+                raise timed_out(self.core.name, "put" if self.is_put else "get", seconds_of(timeout), "not done yet")
+
+    def exception(self, timeout: float | None = None):
+        """What went wrong, or None; waits like ``result``."""
+        try:
+            self.result(timeout)
+        except CAError as error:
+            if not self.done():
+                raise
+            return error
+        return None
+
+    def add_done_callback(self, callback) -> None:
+        """Have ``callback(request)`` run on the dispatcher when it ends; at once, here, if its news are already out."""
+        if self.callbacks is not None or self in self.core.context.pinned:
+            self.callbacks = (self.callbacks or []) + [callback]
+        else:
+            callback(self)
+
+    def cancel(self) -> bool:
+        """Forget the answer; True if this call ended it. What was sent is not called back."""
+        return ex_request_end(self.r, EX_BY_CLOSE, ECA_CHANDESTROY) != 0
+
+
+@cython.final
+cdef class Inbox:
+    """Where an event loop finds its finished requests: one byte on `fd` per batch of them."""
+
+    def __cinit__(self, int fd):
+        self.box = ex_inbox_new(fd)
+        if self.box == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.box != NULL:
+            ex_inbox_unref(self.box)
+
+    def take(self) -> list:
+        """The requests that ended since the last call, in order, their callbacks run."""
+        cdef ex_request *r = ex_inbox_take(self.box)
+        cdef ex_request *following
+        cdef Request q
+        found = []
+        while r != NULL:
+            following = r.inbox_next
+            if r.py != NULL:
+                q = <Request> r.py
+                q.finish()
+                found.append(q)
+            ex_request_unref(r)
+            r = following
+        return found
+
+    def kill(self) -> int:
+        """The loop is closed: nothing is written to `fd` any more. How many completions were lost."""
+        ex_inbox_kill(self.box)
+        return self.box.lost
+
+
+def end_requests(Core c, owner) -> None:
+    """End the outstanding requests of one handle."""
+    cdef void *who = <void *> owner
+    if c.context.alive_():
+        with nogil:
+            ex_channel_close_pending(c.ch, EX_BY_CLOSE, who)
+
+
+# --------------------------------------------------- many at once, for _bulk
+
+cdef ex_batch *batch_new(size_t n) noexcept nogil:
+    return ex_batch_new(n)
+
+
+cdef int batch_get(ex_batch *b, Context ctx, ex_channel **channels, const int *types, const unsigned long *counts):
+    cdef ex_lane *lane = ctx.lane
+    with nogil:
+        return ex_ca_get_batch(b, lane, channels, types, counts)
+
+
+cdef int batch_put(ex_batch *b, Context ctx, ex_channel **channels, const int *types, const unsigned long *counts,
+                   const void **data, bint wait):
+    cdef ex_lane *lane = ctx.lane
+    with nogil:
+        if wait:
+            return ex_ca_put_batch(b, lane, channels, types, counts, data)
+        return ex_ca_put_all(b, lane, channels, types, counts, data)
+
+
+cdef int batch_wait(ex_batch *b, int64_t deadline) except -1:
+    cdef bint done
+    try:
+        while True:
+            with nogil:
+                done = ex_batch_wait(b, slice_until(deadline))
+            if done:
+                return 0
+            PyErr_CheckSignals()
+            if ex_now() >= deadline:
+                return 0
+    finally:
+        ex_batch_abandon(b)             # what is still open stays lent until libca answers; nobody reads it
+
+
+cdef void batch_free(ex_batch *b) noexcept:
+    ex_batch_unref(b)
+
+
+cdef int gather(Context ctx, ex_channel **channels, size_t n, int64_t deadline) except -1:
+    """Wait until all are connected, or the deadline: one waiter, woken once."""
+    cdef ex_waiter w
+    cdef ex_lane *lane = ctx.lane
+    cdef ex_wait_node *nodes = <ex_wait_node *> calloc(n or 1, sizeof(ex_wait_node))
+    cdef size_t i
+    cdef bint done = False
+    if nodes == NULL:
+        raise MemoryError
+    with nogil:
+        ex_wait_begin(lane, &w)
+        for i in range(n):
+            ex_wait_connected(channels[i], &w, &nodes[i])
+    try:
+        while not done and ctx.alive_():
+            with nogil:
+                done = ex_wait_for(lane, &w, slice_until(deadline))
+            if not done:
+                PyErr_CheckSignals()
+                if ex_now() >= deadline:
+                    break
+    finally:
+        with nogil:
+            ex_wait_end(lane, &w, nodes, n)
+        free(nodes)
+    return 0

@@ -1,0 +1,491 @@
+"""The native face: channels, and many of them at once.
+
+Threads
+    Any thread may call anything here, also from callbacks. Callbacks run on the lane's dispatcher, one at a time, in
+    order; only what is true already at registration is told at once, in the caller's thread.
+
+Lifetime
+    A `Channel` is a handle on a core channel that all handles of the same name share. ``close()`` ends this handle: its
+    subscriptions, callbacks and outstanding requests. A Channel with callbacks is kept alive by its context until then.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from . import _bulk, _ca
+from . import _dispatch as _dispatch  # the delivering threads: whoever uses a channel needs them
+from .enums import DBE, DBR, Access
+from .errors import BadTypeError, BadValueError, CAError, timed_out
+
+if TYPE_CHECKING:
+    from ._ca import Core, Request, Sample, Subscription
+    from ._dbr import Control
+
+__all__ = ["Channel", "configure", "connect", "get_many", "put_many"]
+
+log = logging.getLogger("epicsx")
+
+_DTYPES = {
+    np.dtype(np.int16): DBR.SHORT,
+    np.dtype(np.float32): DBR.FLOAT,
+    np.dtype(np.uint16): DBR.ENUM,
+    np.dtype(np.uint8): DBR.CHAR,
+    np.dtype(np.int32): DBR.LONG,
+    np.dtype(np.float64): DBR.DOUBLE,
+}
+
+_VARIABLES = {
+    "addr_list": "EPICS_CA_ADDR_LIST",
+    "auto_addr_list": "EPICS_CA_AUTO_ADDR_LIST",
+    "name_servers": "EPICS_CA_NAME_SERVERS",
+    "server_port": "EPICS_CA_SERVER_PORT",
+    "repeater_port": "EPICS_CA_REPEATER_PORT",
+    "max_array_bytes": "EPICS_CA_MAX_ARRAY_BYTES",
+    "conn_timeout": "EPICS_CA_CONN_TMO",
+}
+
+
+def configure(
+    *,
+    addr_list: str | Iterable[str] | None = None,
+    auto_addr_list: bool | None = None,
+    name_servers: str | Iterable[str] | None = None,
+    server_port: int | None = None,
+    repeater_port: int | None = None,
+    max_array_bytes: int | None = None,
+    conn_timeout: float | None = None,
+) -> None:
+    """Set where and how Channel Access searches, before its first use in this process.
+
+    What is not given is left to the ``EPICS_CA_*`` environment variables, which libca reads at first use.
+
+    Raises
+    ------
+    RuntimeError
+        After first use: libca has read its settings.
+    BadValueError
+        For a port or size that cannot be.
+    """
+    if _ca.started():
+        raise RuntimeError("configure() comes before the first use of Channel Access in a process")
+    for what, port in (("server_port", server_port), ("repeater_port", repeater_port)):
+        if port is not None and not 0 < port < 65536:
+            raise BadValueError(f"{what} is a port number, 1 to 65535, not {port}")
+    if max_array_bytes is not None and max_array_bytes < 16384:
+        raise BadValueError(f"max_array_bytes is at least 16384, not {max_array_bytes}")
+    if conn_timeout is not None and not conn_timeout > 0:
+        raise BadValueError(f"conn_timeout is a number of seconds above 0, not {conn_timeout}")
+    given: dict[str, Any] = {
+        "addr_list": addr_list,
+        "auto_addr_list": auto_addr_list,
+        "name_servers": name_servers,
+        "server_port": server_port,
+        "repeater_port": repeater_port,
+        "max_array_bytes": max_array_bytes,
+        "conn_timeout": conn_timeout,
+    }
+    for key, value in given.items():
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            value = "YES" if value else "NO"
+        elif not isinstance(value, (str, int, float)):
+            value = " ".join(value)
+        os.environ[_VARIABLES[key]] = str(value)
+
+
+def _dbr_type(dtype: Any, core: Core) -> int:
+    """-1 for the record's own type, else the DBR type to ask for."""
+    if dtype is None:
+        return -1
+    if dtype is str:
+        return DBR.TIME_STRING
+    if isinstance(dtype, (DBR, int)) and not isinstance(dtype, bool):
+        return int(dtype)
+    try:
+        native = _DTYPES[np.dtype(dtype)]
+    except (KeyError, TypeError):
+        raise BadTypeError(
+            f"'{core.name}': Channel Access has no type for {dtype!r}; "
+            "it has str, int16, int32, float32, float64, uint8, uint16 (an enum), and the members of DBR",
+            name=core.name,
+        ) from None
+    return DBR.TIME_STRING + int(native)
+
+
+class Channel:
+    """A PV by name: connect, get, put, subscribe. Searching starts at once, in the background.
+
+    Parameters
+    ----------
+    name : str
+        The PV.
+    priority : int, 0 to 99
+        Channels of another priority have a circuit of their own.
+    lane : str
+        ``'auto'`` or ``'default'``.
+    on_connection, on_access : callable
+        As the methods of these names.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        priority: int = 0,
+        lane: Literal["auto", "default"] = "auto",
+        on_connection: Callable[[Channel, bool], object] | None = None,
+        on_access: Callable[[Channel, bool, bool], object] | None = None,
+    ) -> None:
+        if lane not in ("auto", "default"):
+            raise BadValueError(f"'{name}': lane is 'auto' or 'default', not {lane!r}", name=name)
+        if not isinstance(name, str):
+            raise BadTypeError(f"a PV name is a str, not {type(name).__name__}")
+        self._core = _ca.core(name, priority)
+        self._closed = False
+        self._subscriptions: list[Subscription] = []
+        self._connection: list[list[Any]] = []  # [callback, what it was told last]
+        self._access: list[list[Any]] = []
+        if on_connection is not None:
+            self.on_connection(on_connection)
+        if on_access is not None:
+            self.on_access(on_access)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "connected" if self.connected else "not connected"
+        return f"<Channel {self.name!r}, {state}>"
+
+    def _open(self) -> Core:
+        if self._closed:
+            raise CAError(f"this handle of '{self.name}' has been closed", name=self.name)
+        return self._core
+
+    # ---- facts
+
+    @property
+    def name(self) -> str:
+        """The PV's name."""
+        return self._core.name
+
+    @property
+    def connected(self) -> bool:
+        """Whether the channel is connected now."""
+        return not self._closed and self._core.connected
+
+    @property
+    def host(self) -> str:
+        """``host:port`` of the server that has the PV; empty before the first connect."""
+        return self._core.host
+
+    @property
+    def native_type(self) -> DBR | None:
+        """The record's type as Channel Access serves it; None before the first connect."""
+        native = self._core.native_type
+        return DBR(native) if native >= 0 else None
+
+    @property
+    def count(self) -> int:
+        """The record's number of elements; 0 before the first connect."""
+        return self._core.count
+
+    @property
+    def access(self) -> Access:
+        """What the server lets us do now."""
+        return Access(self._core.read_access + 2 * self._core.write_access)
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """One consistent copy of the channel's counts, over all its subscriptions, of every handle.
+
+        ``received == delivered + merged + dropped + pending``, always; and disconnects, rejected puts, decode errors.
+        """
+        return self._core.stats
+
+    # ---- connection
+
+    def connect(self, timeout: float | None = 5.0) -> Channel:
+        """The channel itself, connected.
+
+        Raises
+        ------
+        CATimeoutError
+            No connection within `timeout` seconds.
+        """
+        core = self._open()
+        if not core.connected and not core.wait_connected(timeout):
+            why = f"{core.host} was lost" if core.connects else "no server has answered its search"
+            raise timed_out(core.name, "connecting", timeout or 0.0, why)
+        return self
+
+    def on_connection(self, callback: Callable[[Channel, bool], object]) -> None:
+        """Have ``callback(channel, connected)`` called: now if it is connected already, then at each change."""
+        self._listen(self._connection, callback)
+        if self._core.connected:
+            self._tell(self._connection, (True,))
+
+    def on_access(self, callback: Callable[[Channel, bool, bool], object]) -> None:
+        """Have ``callback(channel, read, write)`` called: now if it is connected already, then at each change."""
+        self._listen(self._access, callback)
+        if self._core.connected:
+            self._tell(self._access, (self._core.read_access, self._core.write_access))
+
+    def _listen(self, entries: list[list[Any]], callback: Callable[..., object]) -> None:
+        core = self._open()
+        if not callable(callback):
+            raise BadTypeError(f"'{self.name}': a callback must be callable", name=self.name)
+        first = not self._connection and not self._access
+        entries.append([callback, None])
+        if first:
+            core.context.pin(self)
+            core.listen(self)
+
+    def _tell(self, entries: list[list[Any]], news: tuple[bool, ...]) -> None:
+        for entry in list(entries):
+            if entry[1] == news or (entry[1] is None and news == (False,)):
+                continue  # told already, by whoever saw it first
+            entry[1] = news
+            try:
+                entry[0](self, *news)
+            except Exception:
+                log.exception("callback of '%s' failed", self.name)
+
+    def _on_core_connection(self, connected: bool, native_type: int) -> None:
+        self._tell(self._connection, (connected,))
+
+    def _on_core_access(self, read: bool, write: bool) -> None:
+        self._tell(self._access, (read, write))
+
+    # ---- values
+
+    def get(
+        self, dtype: Any = None, count: int = 0, *, timeout: float | None = 5.0, out: Any = None
+    ) -> Sample:
+        """The value as the server has it now, with stamp and alarm. Connects first; raises, never returns None.
+
+        Parameters
+        ----------
+        dtype : None, str, a numpy dtype or a DBR
+            What to ask for; None is the record's own type, ``str`` its text as the server makes it.
+        count : int
+            At most so many elements; 0 is as many as it has now.
+        timeout : float, seconds
+            For all of it, connecting included; None waits for ever.
+        out : buffer
+            A writable, contiguous buffer of the served type: libca's thread copies straight into it, and ``Sample.value``
+            is the filled part. Nothing is written to it after the call returned, whatever happened.
+
+        Raises
+        ------
+        CATimeoutError, DisconnectedError, AccessError, ServerError
+            By what went wrong.
+        BadTypeError, BadValueError
+            For a `dtype`, `count` or `out` that does not fit; nothing has been sent, or nothing written.
+        """
+        core = self._open()
+        if count < 0:
+            raise BadValueError(f"get of '{self.name}': a count is not negative ({count})", name=self.name)
+        return core.get(_dbr_type(dtype, core), count, timeout, out, self)
+
+    def get_async(self, dtype: Any = None, count: int = 0, *, timeout: float | None = 5.0) -> Request:
+        """A `Request` for the value of a connected channel, sent."""
+        core = self._open()
+        return core.get_async(_dbr_type(dtype, core), count, timeout, self)
+
+    def put(
+        self,
+        value: Any,
+        *,
+        wait: bool = False,
+        timeout: float | None = 5.0,
+        callback: Callable[[BaseException | None], object] | None = None,
+    ) -> None:
+        """Write `value`. Connects first; bad input is refused before anything is sent.
+
+        Parameters
+        ----------
+        wait : bool
+            Return when the record has finished processing.
+        callback : callable
+            Called on the dispatcher with None, or with the error, when the record has finished.
+
+        Raises
+        ------
+        BadTypeError, BadValueError, AccessError
+            Nothing has been sent.
+        PutError
+            The server refused it.
+        CATimeoutError, DisconnectedError
+            With `wait`: no answer; ``outcome_unknown`` says that it may have been carried out.
+        """
+        core = self._open()
+        if callback is None:
+            core.put(value, wait, timeout, False, self)
+            return
+        if not core.connected:
+            self.connect(timeout)
+        request = core.put_async(value, timeout, False, lambda r: callback(r.exception(0)), self)
+        if wait:
+            request.result(None)
+
+    def put_async(self, value: Any, *, timeout: float | None = 5.0) -> Request:
+        """A `Request` for a put to a connected channel, sent; done when the record has finished processing."""
+        return self._open().put_async(value, timeout, False, None, self)
+
+    def control(self, timeout: float | None = 5.0) -> Control:
+        """Units, limits, precision, enum names: asked for once, then kept up to date by the server."""
+        return self._open().control(timeout)
+
+    def subscribe(
+        self,
+        callback: Callable[[Sample], object],
+        *,
+        mask: int = DBE.VALUE | DBE.ALARM,
+        count: int = 0,
+        queue: Literal["all", "latest"] | int = "all",
+    ) -> Subscription:
+        """Have ``callback(sample)`` called on the dispatcher for every update, from now on.
+
+        Parameters
+        ----------
+        mask : DBE
+            Which changes count.
+        count : int
+            At most so many elements; 0 is as many as there are.
+        queue : 'all', 'latest' or int
+            What may wait for a slow callback: 10 000 updates (of arrays 64 MiB), only the newest, or so many. What does
+            not fit is counted in the subscription's ``dropped`` or ``merged``.
+        """
+        if not isinstance(count, int) or count < 0:
+            raise BadValueError(f"'{self.name}': a count is a number of elements, not {count!r}", name=self.name)
+        made = self._open().subscribe(callback, mask, count, queue)
+        self._subscriptions.append(made)
+        return made
+
+    # ---- end
+
+    def close(self) -> None:
+        """End this handle: its subscriptions, callbacks and outstanding requests. Other handles go on. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for subscription in self._subscriptions:
+            subscription.close()
+        if self._connection or self._access:
+            self._core.unlisten(self)
+            self._core.context.unpin(self)
+        self._connection, self._access, self._subscriptions = [], [], []
+        _ca.end_requests(self._core, self)
+
+    def __enter__(self) -> Channel:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _cores(items: Sequence[str | Channel]) -> list[Core]:
+    if isinstance(items, (str, bytes)):
+        raise BadTypeError("a list of names is wanted, not one name")
+    return [i._open() if isinstance(i, Channel) else _ca.core(i) for i in items]
+
+
+def _missing(missing: Sequence[Core], of: int, timeout: float | None) -> CAError:
+    names = ", ".join(c.name for c in missing[:10]) + (", ..." if len(missing) > 10 else "")
+    return timed_out(names, f"connecting {len(missing)} of {of} channels", timeout or 0.0)
+
+
+def connect(names: Sequence[str], timeout: float | None = 5.0) -> list[Channel]:
+    """Channels of all names, connected under one deadline.
+
+    Raises
+    ------
+    CATimeoutError
+        Some did not connect; it says which.
+    """
+    channels = [Channel(n) for n in names]
+    missing = _bulk.connect_all([c._core for c in channels], timeout)
+    if missing:
+        raise _missing(missing, len(channels), timeout)
+    return channels
+
+
+def _finish(found: list[Any], what: str, on_error: str) -> list[Any]:
+    bad = [f for f in found if isinstance(f, BaseException)]
+    if not bad or on_error == "return":
+        return found
+    first = bad[0]
+    if len(bad) == 1:
+        raise first
+    texts = "; ".join(str(e) for e in bad[:5]) + (f"; and {len(bad) - 5} more" if len(bad) > 5 else "")
+    kind = type(first) if isinstance(first, CAError) and all(type(e) is type(first) for e in bad) else CAError
+    raise kind(f"{what} failed for {len(bad)} of {len(found)} channels: {texts}")
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - _monotonic())
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else _monotonic() + timeout
+
+
+def _monotonic() -> float:
+    from time import monotonic
+
+    return monotonic()
+
+
+def _check_on_error(on_error: str) -> None:
+    if on_error not in ("raise", "return"):
+        raise BadValueError(f"on_error is 'raise' or 'return', not {on_error!r}")
+
+
+def get_many(
+    channels: Sequence[str | Channel],
+    *,
+    timeout: float | None = 5.0,
+    on_error: Literal["raise", "return"] = "raise",
+) -> list[Any]:
+    """Samples of all channels, read with one flush under one deadline, connecting included.
+
+    Raises
+    ------
+    CAError
+        One error that names the failures; ``on_error='return'`` puts each exception in its sample's place instead.
+    """
+    _check_on_error(on_error)
+    deadline = _deadline(timeout)
+    cores = _cores(channels)
+    _bulk.connect_all(cores, timeout)
+    return _finish(_bulk.get_all(cores, -1, 0, _left(deadline), _bulk.SAMPLES), "get", on_error)
+
+
+def put_many(
+    channels: Sequence[str | Channel],
+    values: Sequence[Any],
+    *,
+    wait: bool = False,
+    timeout: float | None = 5.0,
+    on_error: Literal["raise", "return"] = "raise",
+) -> list[Any]:
+    """Write to all channels with one flush; a list of None.
+
+    Raises
+    ------
+    CAError
+        One error that names the failures; ``on_error='return'`` puts each exception in its place instead. What fits is
+        written even where something else does not.
+    """
+    _check_on_error(on_error)
+    if len(channels) != len(values):
+        raise BadValueError(f"{len(channels)} channels but {len(values)} values")
+    deadline = _deadline(timeout)
+    cores = _cores(channels)
+    _bulk.connect_all(cores, timeout)
+    return _finish(_bulk.put_all(cores, values, wait, _left(deadline), False), "put", on_error)

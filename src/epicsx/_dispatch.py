@@ -1,0 +1,106 @@
+"""The delivering threads: started at first use, stopped at exit, forgotten in a forked child.
+
+Threads
+    One Python daemon thread per lane, which waits without the GIL and calls ``_deliver.drain``. It is a normal Python
+    thread with a normal signal mask, not one of libca's: a callback may block, connect, get, put with wait, or start
+    programs. Nothing here is done per event.
+
+Lifetime
+    At exit a dispatcher has a share of the time to finish the callback it is in; then it is left behind: it is a
+    daemon, and what libca's threads still run is inert C. In a multiprocessing child, which ends by ``os._exit``
+    without running atexit, a Finalize made at first use does the same. After fork() the child has no dispatcher:
+    its first use of Channel Access starts one of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import threading
+import time
+
+from . import _ca
+from ._deliver import drain, enter_thread, leave_thread
+
+log = logging.getLogger("epicsx")
+
+EXIT_SECONDS = 1.0
+"""How long the end of the program may take: dispatchers, flush and the end of the contexts together."""
+
+_threads: dict[int, Dispatcher] = {}
+_finalize_in: int | None = None
+
+
+class Dispatcher(threading.Thread):
+    """Calls users back, for one lane, in order."""
+
+    def __init__(self, context: _ca.Context) -> None:
+        super().__init__(name=f"epicsx-{context.name}", daemon=True)
+        self.context = context
+        self.ending = False
+
+    def run(self) -> None:
+        """Wait, deliver, again. One failing delivery never ends the thread."""
+        enter_thread()
+        try:
+            while not self.ending:
+                self.context.wait_notes(None)
+                while not self.ending and drain(self.context):
+                    pass
+        finally:
+            leave_thread()
+
+    def stop(self, deadline: float) -> None:
+        """Ask it to end, and wait for the callback it is in until `deadline` (monotonic seconds)."""
+        self.ending = True
+        self.context.wake()
+        if threading.current_thread() is not self:
+            self.join(max(0.0, deadline - time.monotonic()))
+
+
+def _start(context: _ca.Context) -> None:
+    thread = Dispatcher(context)
+    _threads[context.id] = thread
+    thread.start()
+    _finalize_in_multiprocessing_child()
+
+
+def _stop(contexts: list[_ca.Context], timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    stopping = [t for t in (_threads.pop(c.id, None) for c in contexts) if t is not None]
+    for thread in stopping:
+        thread.ending = True
+        thread.context.wake()
+    for thread in stopping:
+        thread.stop(deadline)
+
+
+def _at_exit() -> None:
+    _ca.shutdown(EXIT_SECONDS, final=True)
+
+
+def _finalize_in_multiprocessing_child() -> None:
+    """Such a child runs multiprocessing's finalizers and then os._exit(): no atexit."""
+    global _finalize_in
+    if "multiprocessing" not in sys.modules or _finalize_in == os.getpid():
+        return
+    from multiprocessing import process, util
+
+    if process.parent_process() is not None:
+        _finalize_in = os.getpid()
+        util.Finalize(None, _at_exit, exitpriority=0)
+
+
+def _after_fork() -> None:
+    _threads.clear()
+
+
+# atexit, registered when epicsx is first used, so that the handlers of users, registered later, run first; and not
+# threading's own hook, which would run before the program's other threads have ended.
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+_ca.hooks["start"] = _start
+_ca.hooks["stop"] = _stop

@@ -1,0 +1,578 @@
+/* Requests, batches and inboxes: what a get or a put lends to libca, and the three ways in which it ends.
+ *
+ * Threads
+ *   ex_on_reply runs in libca's threads (recv for answers; send, timerQueue or the destroying one for the loss of the
+ *   circuit), without the GIL. A request is ended once, under its own lock, by whoever is first: the reply, the
+ *   deadline, close(), shutdown. The winner wakes the waiter and posts; everyone else only gives references back.
+ *
+ * Lifetime
+ *   libca's reference ("lent") ends with its callback, or after its channel was cleared: never with a timeout.
+ *   The caller's buffer (`out`) is copied into under the request's lock, and forgotten under the same lock by whoever
+ *   ends the request otherwise: nothing is written to it after the call returned. */
+#include "epicsx_queue.h"
+
+#include <string.h>
+#if defined(_WIN32)
+#include <winsock2.h>
+#else
+#include <unistd.h>
+#endif
+
+/* ----------------------------------------------------- what libca may answer */
+
+/* Lane lock held. */
+static void pending_join(ex_pending *p, ex_channel *ch)
+{
+    p->prev = NULL;
+    p->next = ch->pending;
+    if (p->next)
+        p->next->prev = p;
+    ch->pending = p;
+    p->channel = ch;
+    p->lent = 1;
+    ex_lent_add(1);
+}
+
+/* Lane lock held. 0: somebody else has taken it out already. */
+static int pending_leave(ex_pending *p)
+{
+    if (!p->lent)
+        return 0;
+    p->lent = 0;
+    if (p->prev)
+        p->prev->next = p->next;
+    else
+        p->channel->pending = p->next;
+    if (p->next)
+        p->next->prev = p->prev;
+    p->next = p->prev = NULL;
+    ex_lent_add(-1);
+    return 1;
+}
+
+/* ------------------------------------------------------------------ request */
+
+ex_request *ex_request_new(ex_channel *ch, int type, int is_put)
+{
+    ex_request *r = (ex_request *)calloc(1, sizeof *r);
+    if (!r)
+        return NULL;
+    ex_mutex_init(&r->lock);
+    ex_cond_init(&r->cond);
+    ex_store(&r->refs, 1);
+    r->link.channel = ch;
+    ex_channel_ref(ch);
+    r->type = type;
+    r->is_put = is_put;
+    r->deadline = EX_FOREVER;
+    return r;
+}
+
+void ex_request_ref(ex_request *r) { (void)ex_add(&r->refs, 1); }
+
+void ex_request_unref(ex_request *r)
+{
+    if (ex_add(&r->refs, -1) > 0)
+        return;
+    ex_block_unref(r->block);
+    if (r->note)
+        ex_note_return(r->link.channel->lane, r->note);
+    if (r->inbox)
+        ex_inbox_unref(r->inbox);
+    ex_channel_unref(r->link.channel);
+    ex_cond_destroy(&r->cond);
+    ex_mutex_destroy(&r->lock);
+    free(r);
+}
+
+int ex_request_lend(ex_request *r)
+{
+    ex_channel *ch = r->link.channel;
+    int status = 0;
+    ex_lock(&ch->lane->lock);
+    if (ch->state != EX_UP)
+        status = ch->state == EX_CLOSED ? ECA_CHANDESTROY : ECA_DISCONN;
+    else {
+        pending_join(&r->link, ch);
+        ch->in_call++;
+        ex_request_ref(r);
+    }
+    ex_unlock(&ch->lane->lock);
+    return status;
+}
+
+void ex_request_take_back(ex_request *r)
+{
+    ex_lane *lane = r->link.channel->lane;
+    int mine;
+    ex_lock(&lane->lock);
+    mine = pending_leave(&r->link);
+    ex_unlock(&lane->lock);
+    if (mine)
+        ex_request_unref(r);
+}
+
+void ex_request_note(ex_request *r)
+{
+    r->note = ex_note_for(r->link.channel->lane);
+    r->noted = r->note != NULL;
+}
+
+static void inbox_post(ex_inbox *b, ex_request *r);
+
+static void due_leave(ex_request *r)
+{
+    ex_lane *lane = r->link.channel->lane;
+    if (!r->due)
+        return;
+    r->due = 0;
+    if (r->due_prev)
+        r->due_prev->due_next = r->due_next;
+    else
+        lane->first_due = r->due_next;
+    if (r->due_next)
+        r->due_next->due_prev = r->due_prev;
+    else
+        lane->last_due = r->due_prev;
+}
+
+/* The winner's part, outside the request's lock. The caller holds a reference. */
+static void announce(ex_request *r)
+{
+    ex_lane *lane = r->link.channel->lane;
+    int was_due;
+    ex_lock(&lane->lock);
+    was_due = r->due;
+    due_leave(r);
+    ex_unlock(&lane->lock);
+    if (r->noted) {
+        ex_note *note = r->note;
+        r->note = NULL;
+        ex_request_ref(r);
+        ex_note_post(lane, note, r);
+    }
+    if (r->inbox)
+        inbox_post(r->inbox, r);
+    if (was_due)
+        ex_request_unref(r);
+}
+
+int ex_request_end(ex_request *r, int reason, int status)
+{
+    int mine;
+    ex_lock(&r->lock);
+    mine = r->state == EX_PENDING;
+    if (mine) {
+        r->state = EX_DONE;
+        r->reason = reason;
+        r->status = status;
+        r->out = NULL;
+        ex_broadcast(&r->cond);
+    }
+    ex_unlock(&r->lock);
+    if (mine)
+        announce(r);
+    return mine;
+}
+
+int ex_request_wait(ex_request *r, int64_t deadline)
+{
+    int state;
+    ex_lock(&r->lock);
+    while (r->state == EX_PENDING && ex_wait(&r->cond, &r->lock, deadline))
+        ;
+    state = r->state;
+    ex_unlock(&r->lock);
+    return state;
+}
+
+void ex_request_due(ex_request *r, int64_t deadline)
+{
+    ex_lane *lane = r->link.channel->lane;
+    ex_request *after;
+    if (deadline == EX_FOREVER)
+        return;
+    ex_lock(&r->lock);                   /* request before lane: a reply that is already there needs no deadline */
+    ex_lock(&lane->lock);
+    if (r->state == EX_PENDING && !r->due) {
+        r->deadline = deadline;
+        r->due = 1;
+        ex_request_ref(r);
+        for (after = lane->last_due; after && after->deadline > deadline; after = after->due_prev)
+            ;
+        r->due_prev = after;
+        r->due_next = after ? after->due_next : lane->first_due;
+        if (after)
+            after->due_next = r;
+        else
+            lane->first_due = r;
+        if (r->due_next)
+            r->due_next->due_prev = r;
+        else
+            lane->last_due = r;
+        if (lane->first_due == r && lane->sleeping)
+            ex_broadcast(&lane->wake);
+    }
+    ex_unlock(&lane->lock);
+    ex_unlock(&r->lock);
+}
+
+void ex_lane_expire(ex_lane *lane, int64_t now)
+{
+    for (;;) {
+        ex_request *r;
+        ex_lock(&lane->lock);
+        r = lane->first_due;
+        if (!r || r->deadline > now) {
+            ex_unlock(&lane->lock);
+            return;
+        }
+        due_leave(r);                    /* the list's reference is ours now */
+        ex_unlock(&lane->lock);
+        ex_request_end(r, EX_BY_DEADLINE, ECA_TIMEOUT);
+        ex_request_unref(r);
+    }
+}
+
+/* ---------------------------------------------------------------- the reply */
+
+static ex_block *block_of(ex_channel *ch, struct event_handler_args *args, int with_values)
+{
+    size_t head = ex_header_bytes((int)args->type);
+    size_t bytes = (size_t)args->count * ex_element_bytes((int)args->type);
+    ex_block *b = ex_block_new((int)args->type, (size_t)args->count, head, with_values ? bytes : 0);
+    if (!b)
+        return NULL;
+    b->scalar = ch->count == 1;
+    memcpy(EX_HEADER(b), args->dbr, head);
+    if (with_values)
+        memcpy(b->values, (const char *)args->dbr + head, bytes);
+    return b;
+}
+
+static int reply_fits(ex_channel *ch, struct event_handler_args *args, int type)
+{
+    return args->type == type && args->count >= 0 && (!ch->count || (unsigned long)args->count <= ch->count || type == 38);
+}
+
+static void request_reply(ex_request *r, struct event_handler_args *args)
+{
+    ex_channel *ch = r->link.channel;
+    int status = args->status, reason = EX_BY_REPLY, mine;
+    ex_block *b = NULL, *late = NULL;
+    if (status == ECA_NORMAL && !r->is_put) {
+        if (!args->dbr || !reply_fits(ch, args, r->type))
+            status = ECA_BADTYPE;
+        else if (!(b = block_of(ch, args, r->out == NULL)))
+            status = ECA_ALLOCMEM;
+    }
+    ex_lock(&r->lock);
+    mine = r->state == EX_PENDING;
+    if (mine) {
+        if (b && r->out) {
+            if ((size_t)args->count > r->out_count) {
+                status = ECA_BADCOUNT;
+                reason = EX_BY_SIZE;
+            } else
+                memcpy(r->out, (const char *)args->dbr + ex_header_bytes(r->type),
+                       (size_t)args->count * ex_element_bytes(r->type));
+            r->out = NULL;
+        }
+        r->state = EX_DONE;
+        r->reason = reason;
+        r->status = status;
+        r->block = b;
+        ex_broadcast(&r->cond);
+    } else
+        late = b;
+    ex_unlock(&r->lock);
+    ex_block_unref(late);
+    if (mine)
+        announce(r);
+}
+
+static int slot_end(ex_slot *s, int status, ex_block *b)
+{
+    ex_batch *batch = s->batch;
+    int mine;
+    ex_lock(&batch->lock);
+    mine = s->state == EX_PENDING;
+    if (mine) {
+        s->state = EX_DONE;
+        s->status = status;
+        s->block = b;
+        if (--batch->left == 0)
+            ex_broadcast(&batch->cond);
+    }
+    ex_unlock(&batch->lock);
+    return mine;
+}
+
+/* Thread: recv, or whichever loses the circuit; under libca's callback lock. GIL: none.
+ * May: copy once, end the request, wake. May not: call libca. */
+void ex_on_reply(struct event_handler_args args)
+{
+    ex_pending *p = (ex_pending *)args.usr;
+    ex_channel *ch = p->channel;
+    ex_lane *lane = ch->lane;
+    int mine;
+    if (ex_load(&lane->closing))
+        return;
+    if (p->is_slot) {
+        ex_slot *s = (ex_slot *)p;
+        ex_block *b = NULL;
+        int status = args.status;
+        if (status == ECA_NORMAL && s->type >= 0) {
+            if (!args.dbr || !reply_fits(ch, &args, s->type))
+                status = ECA_BADTYPE;
+            else if (!(b = block_of(ch, &args, 1)))
+                status = ECA_ALLOCMEM;
+        }
+        ex_lock(&lane->lock);
+        mine = pending_leave(p);
+        ex_unlock(&lane->lock);
+        if (!slot_end(s, status, b))
+            ex_block_unref(b);
+        if (mine)
+            ex_batch_unref(s->batch);
+        return;
+    }
+    ex_lock(&lane->lock);
+    mine = pending_leave(p);
+    ex_unlock(&lane->lock);
+    request_reply((ex_request *)p, &args);
+    if (mine)
+        ex_request_unref((ex_request *)p);
+}
+
+/* End whatever the channel's outstanding requests are waiting for; libca still holds its references to them. */
+void ex_channel_close_pending(ex_channel *ch, int reason, void *owner)
+{
+    ex_lane *lane = ch->lane;
+    for (;;) {
+        ex_pending *p;
+        ex_request *r = NULL;
+        ex_batch *batch = NULL;
+        ex_lock(&lane->lock);
+        for (p = ch->pending; p; p = p->next) {
+            /* Reading the state without its lock: a stale "pending" only costs one more look. */
+            if (p->is_slot ? !owner && ((ex_slot *)p)->state == EX_PENDING
+                           : ((ex_request *)p)->state == EX_PENDING && (!owner || ((ex_request *)p)->owner == owner))
+                break;
+        }
+        if (p && p->is_slot)
+            ex_batch_ref(batch = ((ex_slot *)p)->batch);
+        else if (p)
+            ex_request_ref(r = (ex_request *)p);
+        ex_unlock(&lane->lock);
+        if (!p)
+            return;
+        if (batch) {
+            slot_end((ex_slot *)p, ECA_CHANDESTROY, NULL);
+            ex_batch_unref(batch);
+        } else {
+            ex_request_end(r, reason, ECA_CHANDESTROY);
+            ex_request_unref(r);
+        }
+    }
+}
+
+/* libca has promised silence about this channel: take back what it will never answer. */
+void ex_channel_recall(ex_channel *ch)
+{
+    ex_lane *lane = ch->lane;
+    for (;;) {
+        ex_pending *p;
+        ex_lock(&lane->lock);
+        p = ch->pending;
+        if (p)
+            pending_leave(p);
+        ex_unlock(&lane->lock);
+        if (!p)
+            return;
+        if (p->is_slot) {
+            ex_batch *batch = ((ex_slot *)p)->batch;
+            slot_end((ex_slot *)p, ECA_DISCONN, NULL);
+            ex_batch_unref(batch);
+        } else {
+            ex_request_end((ex_request *)p, EX_BY_REPLY, ECA_DISCONN);
+            ex_request_unref((ex_request *)p);
+        }
+    }
+}
+
+/* -------------------------------------------------------------------- batch */
+
+ex_batch *ex_batch_new(size_t n)
+{
+    ex_batch *b = (ex_batch *)calloc(1, sizeof *b + n * sizeof(ex_slot));
+    size_t i;
+    if (!b)
+        return NULL;
+    ex_mutex_init(&b->lock);
+    ex_cond_init(&b->cond);
+    ex_store(&b->refs, 1);
+    b->n = b->left = n;
+    for (i = 0; i < n; i++) {
+        b->slots[i].batch = b;
+        b->slots[i].link.is_slot = 1;
+    }
+    return b;
+}
+
+void ex_batch_ref(ex_batch *b) { (void)ex_add(&b->refs, 1); }
+
+void ex_batch_unref(ex_batch *b)
+{
+    size_t i;
+    if (ex_add(&b->refs, -1) > 0)
+        return;
+    for (i = 0; i < b->n; i++)
+        ex_block_unref(b->slots[i].block);
+    ex_cond_destroy(&b->cond);
+    ex_mutex_destroy(&b->lock);
+    free(b);
+}
+
+void ex_batch_lend(ex_batch *b, ex_lane *lane, ex_channel **channels)
+{
+    size_t i;
+    ex_lock(&lane->lock);
+    for (i = 0; i < b->n; i++) {
+        ex_channel *ch = channels[i];
+        ex_slot *s = &b->slots[i];
+        if (!ch || ch->state != EX_UP) {
+            /* Nobody else knows the slot yet: no batch lock is needed. */
+            s->state = EX_DONE;
+            s->status = ch && ch->state == EX_CLOSED ? ECA_CHANDESTROY : ECA_DISCONN;
+            b->left--;
+            continue;
+        }
+        pending_join(&s->link, ch);
+        ch->in_call++;
+        ex_batch_ref(b);
+    }
+    ex_unlock(&lane->lock);
+}
+
+void ex_batch_refuse(ex_batch *b, size_t i, int status)
+{
+    ex_slot *s = &b->slots[i];
+    ex_lane *lane = s->link.channel->lane;
+    int mine;
+    ex_lock(&lane->lock);
+    mine = pending_leave(&s->link);
+    ex_unlock(&lane->lock);
+    slot_end(s, status, NULL);
+    if (mine)
+        ex_batch_unref(b);
+}
+
+int ex_batch_wait(ex_batch *b, int64_t deadline)
+{
+    int done;
+    ex_lock(&b->lock);
+    while (b->left && ex_wait(&b->cond, &b->lock, deadline))
+        ;
+    done = b->left == 0;
+    ex_unlock(&b->lock);
+    return done;
+}
+
+void ex_batch_abandon(ex_batch *b)
+{
+    size_t i;
+    ex_lock(&b->lock);
+    for (i = 0; i < b->n; i++)
+        if (b->slots[i].state == EX_PENDING) {
+            b->slots[i].state = EX_ABANDONED;
+            b->slots[i].status = ECA_TIMEOUT;
+            b->left--;
+        }
+    ex_unlock(&b->lock);
+}
+
+/* -------------------------------------------------------------------- inbox */
+
+ex_inbox *ex_inbox_new(int fd)
+{
+    ex_inbox *b = (ex_inbox *)calloc(1, sizeof *b);
+    if (!b)
+        return NULL;
+    ex_mutex_init(&b->lock);
+    ex_store(&b->refs, 1);
+    b->fd = fd;
+    return b;
+}
+
+void ex_inbox_ref(ex_inbox *b) { (void)ex_add(&b->refs, 1); }
+
+void ex_inbox_unref(ex_inbox *b)
+{
+    if (ex_add(&b->refs, -1) > 0)
+        return;
+    ex_mutex_destroy(&b->lock);
+    free(b);
+}
+
+static void ring(int fd)
+{
+    char byte = 1;
+#if defined(_WIN32)
+    (void)send((SOCKET)fd, &byte, 1, 0);
+#else
+    /* A full pipe is as good as a written one: the loop will wake. */
+    ssize_t n = write(fd, &byte, 1);
+    (void)n;
+#endif
+}
+
+/* One wake of the loop per batch: `rung` stays until the loop takes. */
+static void inbox_post(ex_inbox *b, ex_request *r)
+{
+    ex_lock(&b->lock);
+    if (b->dead) {
+        b->lost++;
+        ex_unlock(&b->lock);
+        return;
+    }
+    ex_request_ref(r);
+    r->inbox_next = NULL;
+    if (b->tail)
+        b->tail->inbox_next = r;
+    else
+        b->head = r;
+    b->tail = r;
+    if (!b->rung) {
+        b->rung = 1;
+        ring(b->fd);                     /* under the lock: the descriptor closes only after `dead` is set */
+    }
+    ex_unlock(&b->lock);
+}
+
+ex_request *ex_inbox_take(ex_inbox *b)
+{
+    ex_request *head;
+    ex_lock(&b->lock);
+    head = b->head;
+    b->head = b->tail = NULL;
+    b->rung = 0;
+    ex_unlock(&b->lock);
+    return head;
+}
+
+void ex_inbox_kill(ex_inbox *b)
+{
+    ex_request *r;
+    ex_lock(&b->lock);
+    b->dead = 1;
+    r = b->head;
+    b->head = b->tail = NULL;
+    ex_unlock(&b->lock);
+    while (r) {
+        ex_request *next = r->inbox_next;
+        b->lost++;
+        ex_request_unref(r);
+        r = next;
+    }
+}
