@@ -57,6 +57,7 @@ def _core_sources() -> tuple[str, ...]:
 MODULES = (
     Module("_linkage", epics="linked", sources=(str(PACKAGE / "_linkage.c"),)),
     Module("_dbr", numpy=True, epics="headers"),
+    Module("_sample", epics="headers"),
     Module("_ca", epics="linked", sources=_core_sources()),
     Module("_stream", numpy=True, epics="headers"),
     Module("_bulk", epics="headers"),

@@ -45,17 +45,25 @@ typedef struct ex_block {
     size_t nbytes;           /* of the values */
     size_t capacity;         /* of the whole allocation */
     uint64_t arrival;        /* number of this event in its subscription, from 1 */
-    void *values;
-    struct ex_block *next;   /* in a free list */
+    union {
+        void *values;
+        struct ex_block *next;   /* in a free list instead */
+    };
+    void (*give_back)(struct ex_block *);    /* to the pool it came from: any module may let a block go */
     /* header bytes follow at EX_HEADER_AT */
 } ex_block;
 
 #define EX_HEADER_AT 64
+_Static_assert(sizeof(ex_block) <= EX_HEADER_AT, "the header bytes follow the structure");
 #define EX_HEADER(b) ((void *)((char *)(b) + EX_HEADER_AT))
 
 ex_block *ex_block_new(int dbr_type, size_t count, size_t header_bytes, size_t value_bytes);
-void ex_block_ref(ex_block *b);
-void ex_block_unref(ex_block *b);          /* NULL is allowed */
+static inline void ex_block_ref(ex_block *b) { (void)ex_add(&b->refs, 1); }
+static inline void ex_block_unref(ex_block *b)         /* NULL is allowed */
+{
+    if (b && ex_add(&b->refs, -1) == 0)
+        b->give_back(b);
+}
 size_t ex_blocks(void);                    /* blocks that are out of the pool */
 size_t ex_pool_bytes(void);                /* bytes kept in the pool's free lists */
 

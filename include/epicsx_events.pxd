@@ -186,11 +186,12 @@ cdef extern from "epicsx_libca.h" nogil:
     int ex_ca_get(ex_request *r, int type, unsigned long count)
     int ex_ca_put_wait(ex_request *r, int type, unsigned long count, const void *data)
     int ex_ca_put(ex_channel *ch, int type, unsigned long count, const void *data)
-    int ex_ca_get_batch(ex_batch *b, ex_lane *lane, ex_channel **channels, const int *types, const unsigned long *counts)
-    int ex_ca_put_batch(ex_batch *b, ex_lane *lane, ex_channel **channels, const int *types, const unsigned long *counts,
-                        const void **data)
-    int ex_ca_put_all(ex_batch *b, ex_lane *lane, ex_channel **channels, const int *types, const unsigned long *counts,
-                      const void **data)
+    int ex_ca_get_batch(ex_batch *b, ex_lane *lane, ex_channel **channels, const int *types,
+                        const unsigned long *counts)
+    int ex_ca_put_batch(ex_batch *b, ex_lane *lane, ex_channel **channels, const int *types,
+                        const unsigned long *counts, const void **data)
+    int ex_ca_put_all(ex_batch *b, ex_lane *lane, ex_channel **channels, const int *types,
+                      const unsigned long *counts, const void **data)
     int ex_ca_flush(ex_lane *lane)
     const char *ex_ca_message(long status)
     const char *ex_ca_version()

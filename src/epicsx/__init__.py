@@ -1,7 +1,7 @@
 """EPICS Channel Access for Python, compiled.
 
-The public names of both faces, found when first used: the native one (`Channel`, `connect`, `get_many`, ...) and that of
-pyepics (`PV`, `caget`, `caput`, ...). Importing this package reads nothing else and touches no network.
+The public names of both faces, found when first used: the native one (`Channel`, `connect`, `get_many`, ...)
+and that of pyepics (`PV`, `caget`, `caput`, ...). Importing this package reads nothing else and touches no network.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ for _module, _names in {
     "_version": "__version__",
     "_build_info": "build_info",
     "_channel": "Channel configure connect get_many put_many",
-    "_ca": "Sample Subscription Request",
+    "_sample": "Sample",
+    "_ca": "Subscription Request",
     "_dbr": "Control",
+    "counts": "ChannelStats Counts PVStats",
     "enums": "DBE DBR ECA Access Severity Status",
-    "errors": "AccessError BadTypeError BadValueError CAError CASeverityException CATimeoutError ChannelAccessException "
-    "ChannelAccessGetFailure DisconnectedError PutError ServerError",
+    "errors": "AccessError BadTypeError BadValueError CAError CASeverityException CATimeoutError "
+    "ChannelAccessException ChannelAccessGetFailure DisconnectedError PutError ServerError",
     "pv": "PV get_pv",
-    "functional": "NO_ALARM MINOR_ALARM MAJOR_ALARM INVALID_ALARM _PVmonitors_ caget caget_many cainfo camonitor camonitor_clear "
-    "caput caput_many poll",
+    "functional": "NO_ALARM MINOR_ALARM MAJOR_ALARM INVALID_ALARM _PVmonitors_ caget caget_many "
+    "cainfo camonitor camonitor_clear caput caput_many poll",
 }.items():
     for _name in _names.split():
         _NAMES[_name] = _module

@@ -89,6 +89,8 @@ static void aligned_free(void *p)
 #endif
 }
 
+static void give_back(ex_block *b);
+
 ex_block *ex_block_new(int dbr_type, size_t count, size_t header_bytes, size_t value_bytes)
 {
     size_t values_at = (EX_HEADER_AT + header_bytes + 63) & ~(size_t)63;
@@ -122,12 +124,10 @@ ex_block *ex_block_new(int dbr_type, size_t count, size_t header_bytes, size_t v
     b->capacity = capacity;
     b->arrival = 0;
     b->values = (char *)b + values_at;
-    b->next = NULL;
+    b->give_back = give_back;
     (void)ex_add(&blocks_out, 1);
     return b;
 }
-
-void ex_block_ref(ex_block *b) { (void)ex_add(&b->refs, 1); }
 
 /* Take blocks of other sizes out of the pool until `need` bytes fit; they are returned as a list. Pool lock held. */
 static ex_block *make_room(int c, size_t need)
@@ -146,12 +146,10 @@ static ex_block *make_room(int c, size_t need)
     return victims;
 }
 
-void ex_block_unref(ex_block *b)
+static void give_back(ex_block *b)
 {
     ex_block *victims = NULL;
     int c, kept = 0;
-    if (!b || ex_add(&b->refs, -1) > 0)
-        return;
     if (b->generation != ex_load(&ex_generation))
         return;                           /* the parent's, seen from a forked child: leave it alone */
     (void)ex_add(&blocks_out, -1);

@@ -7,16 +7,14 @@ Threads
 
 from libc.stdlib cimport calloc, free
 
-from epicsx._ca cimport (Context, Core, batch_free, batch_get, batch_new, batch_put, batch_wait, deadline_of, gather,
-                         pyepics_value, sample_of, value_of, block_ref)
+from caerr cimport ECA_DISCONN, ECA_NORMAL
+from epicsx._ca cimport Context, Core, batch_free, batch_get, batch_new, batch_put, batch_wait, deadline_of, gather
 from epicsx._dbr cimport Outgoing, time_of
-from epicsx_events cimport (EX_DONE, EX_UP, ex_batch, ex_block, ex_channel)
+from epicsx._sample cimport pyepics_value, sample_of, value_of
+from epicsx_events cimport EX_DONE, EX_UP, ex_batch, ex_block, ex_block_ref, ex_channel
 from libc.stdint cimport int64_t
 
 from epicsx.errors import CAError, DisconnectedError, from_status, timed_out
-
-DEF NORMAL = 1
-DEF DISCONNECTED = 192
 
 SAMPLES = 0
 VALUES = 1
@@ -35,7 +33,7 @@ cdef Context context_of(list cores):
 
 def connect_all(list cores, timeout=5.0) -> list:
     """Wait until all are connected, under one deadline; those that are not."""
-    cdef size_t n = len(cores), i = 0
+    cdef Py_ssize_t n = len(cores), i = 0
     cdef ex_channel **channels
     cdef Core c
     cdef int64_t deadline = deadline_of(timeout)
@@ -67,7 +65,7 @@ def get_all(list cores, int dbr_type=-1, unsigned long count=0, timeout=5.0, int
     shape : int
         ``SAMPLES``, ``VALUES``, or ``PYEPICS`` (values by pyepics' rules).
     """
-    cdef size_t n = len(cores), i
+    cdef Py_ssize_t n = len(cores), i
     cdef ex_channel **channels = NULL
     cdef int *types = NULL
     cdef unsigned long *counts = NULL
@@ -93,20 +91,20 @@ def get_all(list cores, int dbr_type=-1, unsigned long count=0, timeout=5.0, int
             types[i] = time_of(c.ch.type) if dbr_type == -1 else c.ch.type if dbr_type == -2 else dbr_type
             counts[i] = count
         status = batch_get(b, ctx, channels, types, counts)
-        if status != NORMAL:
+        if status != ECA_NORMAL:
             raise from_status(status, "", "bulk get")
         batch_wait(b, deadline)
         found = [None] * n
         for i in range(n):
             block = b.slots[i].block
-            if b.slots[i].state != EX_DONE or b.slots[i].status != NORMAL or block == NULL:
+            if b.slots[i].state != EX_DONE or b.slots[i].status != ECA_NORMAL or block == NULL:
                 found[i] = problem(<Core> cores[i], b.slots[i].state, b.slots[i].status, "get", timeout)
             elif shape == 2:
                 found[i] = pyepics_value(block)
             elif shape == 1:
                 found[i] = value_of(block, block.scalar)
             else:
-                block_ref(block)
+                ex_block_ref(block)
                 found[i] = sample_of(block, <Core> cores[i])
         return found
     finally:
@@ -120,8 +118,8 @@ def get_all(list cores, int dbr_type=-1, unsigned long count=0, timeout=5.0, int
 cdef object problem(Core c, int state, int status, str what, object timeout, bint unknown=False):
     if state != EX_DONE:
         return timed_out(c.name, what, 0.0 if timeout is None else timeout, "the server has not answered")
-    if status == DISCONNECTED and c.connects == 0:
-        return DisconnectedError(DISCONNECTED, f"{what} of '{c.name}': not connected; no server has answered its search",
+    if status == ECA_DISCONN and c.connects == 0:
+        return DisconnectedError(ECA_DISCONN, f"{what} of '{c.name}': not connected; no server has answered its search",
                                  c.name)
     return from_status(status, c.name, what, outcome_unknown=unknown)
 
@@ -131,7 +129,7 @@ def put_all(list cores, values, bint wait=False, timeout=5.0, bint lenient=False
 
     A value that does not fit is refused before anything is sent of it; the others are sent.
     """
-    cdef size_t n = len(cores), i, m = 0
+    cdef Py_ssize_t n = len(cores), i, m = 0
     cdef ex_channel **channels = NULL
     cdef int *types = NULL
     cdef unsigned long *counts = NULL
@@ -156,7 +154,7 @@ def put_all(list cores, values, bint wait=False, timeout=5.0, bint lenient=False
         for i in range(n):
             c = <Core> cores[i]
             if c.ch.state != EX_UP:
-                found[i] = problem(c, EX_DONE, DISCONNECTED, "put", timeout)
+                found[i] = problem(c, EX_DONE, ECA_DISCONN, "put", timeout)
                 continue
             try:
                 keepers.append(c.encoded(values[i], lenient, &out[m], deadline))
@@ -175,11 +173,11 @@ def put_all(list cores, values, bint wait=False, timeout=5.0, bint lenient=False
         if b == NULL:
             raise MemoryError
         status = batch_put(b, ctx, channels, types, counts, data, wait)
-        if status != NORMAL:
+        if status != ECA_NORMAL:
             raise from_status(status, "", "bulk put")
         batch_wait(b, deadline)
         for i in range(m):
-            if b.slots[i].state != EX_DONE or b.slots[i].status != NORMAL:
+            if b.slots[i].state != EX_DONE or b.slots[i].status != ECA_NORMAL:
                 found[places[i]] = problem(<Core> cores[places[i]], b.slots[i].state, b.slots[i].status, "put", timeout,
                                            wait)
         return found

@@ -1,5 +1,6 @@
 # The compiled core, as the modules above may use it from Cython. What a user sees is in _ca.pyi.
-from epicsx_events cimport ex_batch, ex_block, ex_channel, ex_counts, ex_handle, ex_inbox, ex_lane, ex_request, ex_sub, ex_taken
+from epicsx_events cimport (ex_batch, ex_block, ex_channel, ex_counts, ex_handle, ex_inbox, ex_lane, ex_request, ex_sub,
+                            ex_taken)
 from epicsx._dbr cimport Outgoing
 from libc.stdint cimport int64_t, uint64_t
 
@@ -15,17 +16,6 @@ cdef class Context:
     cdef object __weakref__
     cdef bint alive_(self) noexcept
     cdef int check(self) except -1
-
-
-cdef class Block:
-    cdef ex_block *b
-
-
-cdef class Sample:
-    cdef ex_block *b
-    cdef object cached, array
-    cdef Core core
-    cdef object raw_(self, bint scalar)
 
 
 cdef class Core:
@@ -57,7 +47,8 @@ cdef class Subscription:
     cdef object callback
     cdef object owner
     cdef bint pinned
-    cdef int open_(self, Core core, int dbr_type, unsigned long count, long mask, size_t bound, bint latest, bint queueing) except -1
+    cdef int open_(self, Core core, int dbr_type, unsigned long count, long mask, size_t bound, bint latest,
+                   bint queueing) except -1
     cdef int close_(self) except -1
     cdef int deliver(self, ex_taken *t) except -1
     cdef ex_block *newest(self, int *fresh) noexcept
@@ -83,13 +74,8 @@ cdef class Inbox:
     cdef ex_inbox *box
 
 
-cdef Sample sample_of(ex_block *b, Core core)           # takes over the reference
-cdef object value_of(ex_block *b, bint scalar)          # an array keeps the block alive
-cdef object pyepics_value(ex_block *b)
 cdef int take(Context context, ex_taken *t) noexcept
 cdef void taken_done(ex_taken *t) noexcept
-cdef void block_ref(ex_block *b) noexcept
-cdef void block_unref(ex_block *b) noexcept
 
 # ---- for _bulk: what it may ask of libca; the waits and calls are made without the GIL
 cdef int64_t deadline_of(object timeout) except -1

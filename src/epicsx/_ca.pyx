@@ -25,13 +25,15 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from epicsx._dbr cimport (Control, Header, Outgoing, decode_control, decode_value, element_size, encode,
-                          encode_string_block, enum_index, filled, native_of, out_buffer, read_header, time_of, unix_ns)
+from epicsx._dbr cimport (Control, Outgoing, decode_control, element_size, encode, encode_string_block,
+                          enum_index, filled, out_buffer, time_of)
+from epicsx._sample cimport Sample, sample_of
 from caerr cimport (ECA_CHANDESTROY, ECA_DISCONN, ECA_NORDACCESS, ECA_NORMAL, ECA_NOWTACCESS, ECA_TIMEOUT)
 from epicsx_events cimport *
 
 from epicsx._linkage import MODE
 from epicsx._repeater import start as start_repeater
+from epicsx.counts import ChannelStats, Counts
 from epicsx.enums import DBE
 from epicsx.errors import (AccessError, BadTypeError, BadValueError, CAError, CATimeoutError, DisconnectedError,
                            from_status, timed_out)
@@ -41,7 +43,6 @@ log = logging.getLogger("epicsx")
 cdef int64_t SLICE = 50_000_000        # nanoseconds between two looks for Ctrl-C
 cdef int STRING = 0
 cdef int ENUM = 3
-cdef int CHAR = 4
 
 hooks = {}
 """What the layers above fill in: ``start(context)``, ``stop(contexts, timeout)``, ``note(context)``."""
@@ -67,7 +68,7 @@ cdef int64_t deadline_of(object timeout) except -1:
     return ex_now() + <int64_t>(max(seconds, 0.0) * 1e9)
 
 
-cdef inline int64_t slice_until(int64_t deadline) noexcept nogil:
+cdef int64_t slice_until(int64_t deadline) noexcept nogil:
     cdef int64_t until = ex_now() + SLICE
     return until if until < deadline else deadline
 
@@ -106,11 +107,6 @@ cdef class Context:
     def alive(self) -> bool:
         """Whether it can be used: started, not stopped, and of this process."""
         return self.alive_()
-
-    @property
-    def lane_name(self) -> str:
-        """``default`` or ``bulk``."""
-        return self.name
 
     cdef bint alive_(self) noexcept:
         return self.running and self.generation == ex_generation_now()
@@ -190,7 +186,7 @@ cdef class Context:
         self.running = True
 
     def _stop(self, timeout: float) -> bool:
-        """End it: requests fail, puts are flushed, the context is destroyed if that can be done in `timeout` seconds."""
+        """End it: requests fail, puts are flushed, the context is destroyed if that can be done in `timeout` s."""
         cdef int64_t deadline = deadline_of(timeout)
         cdef bint done
         if not self.alive_():
@@ -302,148 +298,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-# ------------------------------------------------------------------- values
-
-@cython.final
-@cython.freelist(32)
-cdef class Block:
-    """Owns the memory behind an array: the array's base."""
-
-    def __dealloc__(self):
-        ex_block_unref(self.b)
-
-
-cdef object value_of(ex_block *b, bint scalar):
-    cdef Block owner
-    if (scalar and b.count == 1) or native_of(b.dbr_type) == STRING:
-        return decode_value(b.dbr_type, b.count, b.values, None, scalar)
-    owner = Block.__new__(Block)
-    ex_block_ref(b)
-    owner.b = b
-    return decode_value(b.dbr_type, b.count, b.values, owner, False)
-
-
-cdef object pyepics_value(ex_block *b):
-    """By pyepics' rule: bare where one element came, but CHAR and STRING arrays stay sequences; texts end stripped."""
-    cdef int native = native_of(b.dbr_type)
-    if native == STRING:
-        found = value_of(b, b.scalar)
-        return found.rstrip() if isinstance(found, str) else [text.rstrip() for text in found]
-    return value_of(b, b.scalar or native != CHAR)
-
-
-@cython.final
-@cython.freelist(64)
-cdef class Sample:
-    """One value as the server sent it, with its stamp and alarm. Decoded when read."""
-
-    def __dealloc__(self):
-        ex_block_unref(self.b)
-
-    cdef object raw_(self, bint scalar):
-        if self.array is not None:
-            return self.array
-        return value_of(self.b, scalar)
-
-    def raw(self, scalar: bool):
-        """The value by another rule: a bare int, float or str when `scalar` and one element came, else a sequence."""
-        return self.raw_(scalar)
-
-    @property
-    def value(self):
-        """An int, float or str where the record has one element, else an ndarray (for strings a list)."""
-        if self.cached is None:
-            self.cached = self.raw_(self.b.scalar)
-        return self.cached
-
-    @property
-    def timestamp_ns(self) -> int:
-        """The server's stamp: nanoseconds since 1970, UTC; 0 where the type has none."""
-        cdef Header h
-        read_header(self.b.dbr_type, EX_HEADER(self.b), &h)
-        return unix_ns(h.sec, h.nsec) if h.has_stamp else 0
-
-    @property
-    def timestamp(self) -> float:
-        """The server's stamp: seconds since 1970, UTC."""
-        cdef Header h
-        read_header(self.b.dbr_type, EX_HEADER(self.b), &h)
-        return <double> (h.sec + <long long> 631152000) + h.nsec * 1e-9 if h.has_stamp else 0.0
-
-    @property
-    def status(self) -> int:
-        """The alarm status (`epicsx.Status`)."""
-        cdef Header h
-        read_header(self.b.dbr_type, EX_HEADER(self.b), &h)
-        return h.status
-
-    @property
-    def severity(self) -> int:
-        """The alarm severity (`epicsx.Severity`)."""
-        cdef Header h
-        read_header(self.b.dbr_type, EX_HEADER(self.b), &h)
-        return h.severity
-
-    @property
-    def count(self) -> int:
-        """How many elements came."""
-        return self.b.count
-
-    @property
-    def dbr_type(self) -> int:
-        """The DBR type in which it came."""
-        return self.b.dbr_type
-
-    @property
-    def native_type(self) -> int:
-        """The record's own type as Channel Access serves it, as last heard (`epicsx.DBR`)."""
-        return self.core.ch.type if self.core is not None else native_of(self.b.dbr_type)
-
-    @property
-    def control(self):
-        """The control data that came with it, for a GR or CTRL type; else None."""
-        if 21 <= self.b.dbr_type <= 34:
-            return decode_control(self.b.dbr_type, EX_HEADER(self.b))
-        return None
-
-    @property
-    def name(self) -> str:
-        """The PV."""
-        return self.core.name
-
-    def __repr__(self):
-        return f"<Sample {self.name!r} {self.value!r} at {self.timestamp:.6f}, severity {self.severity}>"
-
-
-cdef Sample sample_of(ex_block *b, Core core):
-    cdef Sample s = Sample.__new__(Sample)
-    s.b = b
-    s.core = core
-    return s
-
-
 cdef int take(Context context, ex_taken *t) noexcept:
     return ex_lane_take(context.lane, t)
 
 
 cdef void taken_done(ex_taken *t) noexcept:
     ex_taken_done(t)
-
-
-cdef void block_ref(ex_block *b) noexcept:
-    ex_block_ref(b)
-
-
-cdef void block_unref(ex_block *b) noexcept:
-    ex_block_unref(b)
-
-
-COUNTS = ("received", "delivered", "merged", "dropped", "pending")
-
-
-cdef dict counts_of(ex_counts *c):
-    return {"received": c.received, "delivered": c.delivered, "merged": c.merged, "dropped": c.dropped,
-            "pending": c.pending}
 
 
 # --------------------------------------------------------------------- core
@@ -523,12 +383,12 @@ cdef class Core:
         return self.ch.connects
 
     @property
-    def stats(self) -> dict:
-        """One consistent copy of the counts: updates, disconnects, rejected puts, decode errors."""
+    def stats(self) -> ChannelStats:
+        """One consistent copy of the channel's counts, over all its subscriptions."""
         cdef ex_counts c
         ex_counts_of_channel(self.ch, &c)
-        return counts_of(&c) | {"disconnects": self.ch.disconnects, "rejected_puts": self.ch.rejected_puts,
-                                "decode_errors": self.ch.decode_errors}
+        return ChannelStats(c.received, c.delivered, c.merged, c.dropped, c.pending, self.ch.disconnects,
+                            self.ch.rejected_puts, self.ch.decode_errors)
 
     # ---- connection
 
@@ -574,7 +434,7 @@ cdef class Core:
         return True
 
     def listen(self, obj) -> None:
-        """Have ``obj._on_core_connection`` and ``obj._on_core_access`` called by the dispatcher; `obj` is held weakly."""
+        """Have ``obj._on_core_connection`` and ``_on_core_access`` called by the dispatcher; `obj` is held weakly."""
         if self.listeners is None:
             self.listeners = []
         self.listeners.append(weakref.ref(obj))
@@ -748,7 +608,7 @@ cdef class Core:
             self.connect_by(deadline, timeout, "put")
         else:
             self.check()
-        keeper = self.encoded(value, lenient, &o, deadline)
+        _keeper = self.encoded(value, lenient, &o, deadline)
         if not wait:
             with nogil:
                 status = send_put(self.ch, o.dbr_type, o.count, o.data)
@@ -783,7 +643,7 @@ cdef class Core:
         self.check()
         if self.ch.state != EX_UP:
             raise from_status(ECA_DISCONN, self.name, "put")
-        keeper = self.encoded(value, lenient, &o, deadline)
+        _keeper = self.encoded(value, lenient, &o, deadline)
         q = self.ask_put(owner)
         q.prepare(callback, inbox)
         with nogil:
@@ -797,7 +657,7 @@ cdef class Core:
         cdef Subscription s
         self.check()
         if not callable(callback):
-            raise BadTypeError(f"'{self.name}': a callback must be callable, not {type(callback).__name__}", name=self.name)
+            raise BadTypeError(f"'{self.name}': a callback must be callable, not {callback!r}", name=self.name)
         s = Subscription.__new__(Subscription)
         s.callback = callback
         s.owner = owner
@@ -962,16 +822,16 @@ cdef class Subscription:
         return sample_of(b, self.core) if b != NULL else None
 
     @property
-    def stats(self) -> dict:
+    def stats(self) -> Counts:
         """One consistent copy of the counts: received == delivered + merged + dropped + pending."""
         cdef ex_counts c
         ex_handle_counts(self.h, &c)
-        return counts_of(&c)
+        return Counts(c.received, c.delivered, c.merged, c.dropped, c.pending)
 
     def __getattr__(self, str name):
         # received, delivered, merged, dropped, pending: each a fresh look, so not consistent with one another
-        if name in COUNTS:
-            return self.stats[name]
+        if name in Counts._fields:
+            return getattr(self.stats, name)
         raise AttributeError(f"'Subscription' object has no attribute {name!r}")
 
     def __repr__(self):
@@ -1036,8 +896,8 @@ cdef class Request:
         cdef str name = self.core.name
         cdef str what = "put" if self.is_put else "get"
         if self.r.reason == EX_BY_DEADLINE:
-            return timed_out(name, what, <double> ex_now() / 1e9 - self.asked if timeout is None else seconds_of(timeout),
-                             "the server has not answered")
+            seconds = <double> ex_now() / 1e9 - self.asked if timeout is None else seconds_of(timeout)
+            return timed_out(name, what, seconds, "the server has not answered")
         if self.r.reason == EX_BY_CLOSE or self.r.reason == EX_BY_SHUTDOWN:
             why = "the channel was closed" if self.r.reason == EX_BY_CLOSE else "Channel Access was shut down"
             error = DisconnectedError(ECA_CHANDESTROY, f"{what} of '{name}' has no answer: {why}", name)

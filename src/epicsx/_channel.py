@@ -24,8 +24,12 @@ from .enums import DBE, DBR, Access
 from .errors import BadTypeError, BadValueError, CAError, timed_out
 
 if TYPE_CHECKING:
-    from ._ca import Core, Request, Sample, Subscription
+    from typing_extensions import Self
+
+    from ._ca import Core, Request, Subscription
     from ._dbr import Control
+    from ._sample import Sample
+    from .counts import ChannelStats
 
 __all__ = ["Channel", "configure", "connect", "get_many", "put_many"]
 
@@ -200,7 +204,7 @@ class Channel:
         return Access(self._core.read_access + 2 * self._core.write_access)
 
     @property
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> ChannelStats:
         """One consistent copy of the channel's counts, over all its subscriptions, of every handle.
 
         ``received == delivered + merged + dropped + pending``, always; and disconnects, rejected puts, decode errors.
@@ -277,8 +281,8 @@ class Channel:
         timeout : float, seconds
             For all of it, connecting included; None waits for ever.
         out : buffer
-            A writable, contiguous buffer of the served type: libca's thread copies straight into it, and ``Sample.value``
-            is the filled part. Nothing is written to it after the call returned, whatever happened.
+            A writable, contiguous buffer of the served type: libca's thread copies straight into it, and
+            ``Sample.value`` is the filled part. Nothing is written to it after the call returned, whatever happened.
 
         Raises
         ------
@@ -289,10 +293,14 @@ class Channel:
         """
         core = self._open()
         if count < 0:
-            raise BadValueError(f"get of '{self.name}': a count is not negative ({count})", name=self.name)
+            raise BadValueError(
+                f"get of '{self.name}': a count is not negative ({count})", name=self.name
+            )
         return core.get(_dbr_type(dtype, core), count, timeout, out, self)
 
-    def get_async(self, dtype: Any = None, count: int = 0, *, timeout: float | None = 5.0) -> Request:
+    def get_async(
+        self, dtype: Any = None, count: int = 0, *, timeout: float | None = 5.0
+    ) -> Request:
         """A `Request` for the value of a connected channel, sent."""
         core = self._open()
         return core.get_async(_dbr_type(dtype, core), count, timeout, self)
@@ -361,8 +369,8 @@ class Channel:
             What may wait for a slow callback: 10 000 updates (of arrays 64 MiB), only the newest, or so many. What does
             not fit is counted in the subscription's ``dropped`` or ``merged``.
         """
-        if not isinstance(count, int) or count < 0:
-            raise BadValueError(f"'{self.name}': a count is a number of elements, not {count!r}", name=self.name)
+        if count < 0:
+            raise BadValueError(f"'{self.name}': a count is not negative ({count})", name=self.name)
         made = self._open().subscribe(callback, mask, count, queue)
         self._subscriptions.append(made)
         return made
@@ -382,7 +390,7 @@ class Channel:
         self._connection, self._access, self._subscriptions = [], [], []
         _ca.end_requests(self._core, self)
 
-    def __enter__(self) -> Channel:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -422,8 +430,14 @@ def _finish(found: list[Any], what: str, on_error: str) -> list[Any]:
     first = bad[0]
     if len(bad) == 1:
         raise first
-    texts = "; ".join(str(e) for e in bad[:5]) + (f"; and {len(bad) - 5} more" if len(bad) > 5 else "")
-    kind = type(first) if isinstance(first, CAError) and all(type(e) is type(first) for e in bad) else CAError
+    texts = "; ".join(str(e) for e in bad[:5]) + (
+        f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
+    )
+    kind = (
+        type(first)
+        if isinstance(first, CAError) and all(type(e) is type(first) for e in bad)
+        else CAError
+    )
     raise kind(f"{what} failed for {len(bad)} of {len(found)} channels: {texts}")
 
 

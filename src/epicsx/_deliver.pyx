@@ -19,12 +19,13 @@ from cpython.object cimport PyObject
 from libc.math cimport fabs, log10
 from libc.stdint cimport uint64_t
 
-from epicsx._ca cimport (Context, Core, Request, Sample, Subscription, block_ref, block_unref, pyepics_value, sample_of,
-                         take, taken_done)
+from epicsx._ca cimport Context, Core, Request, Subscription, take, taken_done
 from epicsx._dbr cimport Control, Header, ctrl_of, decode_control, native_of, read_header, time_of
-from epicsx_events cimport (EX_HEADER, EX_NOTE_ACCESS, EX_NOTE_COMPLETION, EX_NOTE_CONNECTION, EX_NOTE_LOG, EX_NOTE_VALUE,
-                            ex_block, ex_taken)
+from epicsx._sample cimport Sample, pyepics_value
+from epicsx_events cimport (EX_HEADER, EX_NOTE_COMPLETION, EX_NOTE_CONNECTION, EX_NOTE_LOG, EX_NOTE_VALUE,
+                            ex_block, ex_block_unref, ex_taken)
 
+from epicsx.counts import PVStats
 from epicsx.errors import message
 
 log = logging.getLogger("epicsx")
@@ -129,7 +130,9 @@ cdef int log_note(int level, const char *text) except -1:
 
 cdef str printable(str text):
     """What came from the network, without control characters: it must not drive a terminal."""
-    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode("ascii") for c in text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 # --------------------------------------------------------------------- text
@@ -206,7 +209,7 @@ cdef class Face(Subscription):
     cdef public object monitor_delta
     cdef public long text_limit
     cdef uint64_t errors_
-    cdef dict past
+    cdef tuple past
 
     def __init__(self, pv):
         import weakref
@@ -250,18 +253,14 @@ cdef class Face(Subscription):
         if self.h != NULL:
             self.set_queueing(listening)
 
-    cdef dict totals(self):
-        found = Subscription.stats.__get__(self) if self.h != NULL else dict.fromkeys(
-            ("received", "delivered", "merged", "dropped", "pending"), 0)
-        if self.past is not None:
-            for key in found:
-                found[key] += self.past[key]
-        return found
+    cdef tuple totals(self):
+        cdef tuple now = Subscription.stats.__get__(self) if self.h != NULL else (0, 0, 0, 0, 0)
+        return now if self.past is None else tuple([a + b for a, b in zip(now, self.past)])
 
     @property
-    def stats(self) -> dict:
+    def stats(self) -> PVStats:
         """One consistent copy of the counts, over all monitors this PV has had; and the callbacks that failed."""
-        return self.totals() | {"callback_errors": self.errors_}
+        return PVStats(*self.totals(), self.errors_)
 
     # ---- fields
 
@@ -366,7 +365,7 @@ cdef class Face(Subscription):
                         self.now[CHID] = int(self.chid.value) if hasattr(self.chid, "value") else self.chid
                         self.text_due = True
                 finally:
-                    block_unref(b)
+                    ex_block_unref(b)
         if self.core.control_stamp() != self.control_arrival:
             control = self.core.control_now()
             if control is not None:
@@ -493,10 +492,9 @@ cdef class Face(Subscription):
         else:
             self.call_all(pv, pv.callbacks, v)
 
-    cdef int call_all(self, object pv, dict callbacks, list v) except -1:
+    cdef int call_all(self, object pv, object callbacks, list v) except -1:
         if len(callbacks) == 1:
-            for index, entry in callbacks.items():
-                break
+            index, entry = next(iter(callbacks.items()))
             return self.call(pv, index, entry, v)
         try:
             order = sorted(callbacks)

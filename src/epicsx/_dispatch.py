@@ -45,12 +45,15 @@ class Dispatcher(threading.Thread):
         """Wait, deliver, again. One failing delivery never ends the thread."""
         enter_thread()
         try:
-            while not self.ending:
+            while not self._over():
                 self.context.wait_notes(None)
-                while not self.ending and drain(self.context):
+                while drain(self.context) and not self._over():
                     pass
         finally:
             leave_thread()
+
+    def _over(self) -> bool:
+        return self.ending
 
     def stop(self, deadline: float) -> None:
         """Ask it to end, and wait for the callback it is in until `deadline` (monotonic seconds)."""

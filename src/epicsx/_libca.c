@@ -347,6 +347,16 @@ static void sub_begin(ex_lane *lane, ex_channel *ch, ex_sub *s, int type)
     }
 }
 
+/* Nobody uses it and libca does not know it: out of the channel's list. Lane lock held on entry and exit. */
+static void sub_forget(ex_lane *lane, ex_sub **at)
+{
+    ex_sub *s = *at;
+    *at = s->next;
+    ex_unlock(&lane->lock);
+    ex_sub_unref(s);                     /* gives its newest block back, and its reference to the channel */
+    ex_lock(&lane->lock);
+}
+
 /* libca forgets the channel. Lane lock held on entry and exit. */
 static void channel_end(ex_lane *lane, ex_channel *ch)
 {
@@ -375,13 +385,21 @@ static int channel_step(ex_lane *lane, ex_channel *ch)
 {
     ex_sub **at, *s;
     if (!ch->wanted) {
-        if (!ch->id || ch->in_call)
+        if (ch->in_call)
             return 0;                    /* the last caller out plans us again */
-        channel_end(lane, ch);
-        ex_unlock(&lane->lock);
-        ex_channel_unref(ch);            /* libca's */
-        ex_lock(&lane->lock);
-        return 1;
+        if (ch->id) {
+            channel_end(lane, ch);
+            ex_unlock(&lane->lock);
+            ex_channel_unref(ch);        /* libca's */
+            ex_lock(&lane->lock);
+            return 1;
+        }
+        for (at = &ch->subs; (s = *at) != NULL; at = &s->next)
+            if (s->users == 0) {
+                sub_forget(lane, at);
+                return 1;
+            }
+        return 0;                        /* a handle that is still open plans us again when it closes */
     }
     if (ch->recreate && ch->id && !ch->in_call) {
         ch->recreate = 0;
@@ -411,10 +429,7 @@ static int channel_step(ex_lane *lane, ex_channel *ch)
                 sub_end(lane, s);
                 return 1;
             }
-            *at = s->next;
-            ex_unlock(&lane->lock);
-            ex_sub_unref(s);
-            ex_lock(&lane->lock);
+            sub_forget(lane, at);
             return 1;
         }
         if (ch->state != EX_UP)

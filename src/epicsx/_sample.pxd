@@ -1,0 +1,18 @@
+# Blocks and samples, for the modules above.
+from epicsx_events cimport ex_block
+
+
+cdef class Block:
+    cdef ex_block *b
+
+
+cdef class Sample:
+    cdef ex_block *b
+    cdef object cached, array
+    cdef object core                    # a _ca.Core, or None
+    cdef object raw_(self, bint scalar)
+
+
+cdef Sample sample_of(ex_block *b, object core)         # takes over the reference
+cdef object value_of(ex_block *b, bint scalar)          # an array keeps the block alive
+cdef object pyepics_value(ex_block *b)                  # by pyepics' rules

@@ -1,0 +1,132 @@
+"""What came from a server, as Python sees it: a block of C memory behind an array, and a sample of it.
+
+Threads
+    Any. A sample does not change but for its cached value; two threads that decode it at once make equal values.
+
+Lifetime
+    A block is reference counted in C and goes back to its pool with its last reference. An array's base is a `Block`,
+    which holds one; so the memory lives as long as the array, whatever becomes of the sample or the channel.
+"""
+
+cimport cython
+
+from epicsx._dbr cimport Header, decode_control, decode_value, native_of, read_header, unix_ns
+from epicsx_events cimport EX_HEADER, ex_block, ex_block_ref, ex_block_unref
+
+
+@cython.final
+@cython.freelist(32)
+cdef class Block:
+    """Owns the memory behind an array: the array's base."""
+
+    def __dealloc__(self):
+        ex_block_unref(self.b)
+
+
+cdef object value_of(ex_block *b, bint scalar):
+    cdef Block owner
+    if (scalar and b.count == 1) or native_of(b.dbr_type) == 0:
+        return decode_value(b.dbr_type, b.count, b.values, None, scalar)
+    owner = Block.__new__(Block)
+    ex_block_ref(b)
+    owner.b = b
+    return decode_value(b.dbr_type, b.count, b.values, owner, False)
+
+
+cdef object pyepics_value(ex_block *b):
+    """By pyepics' rule: bare where one element came, but CHAR and STRING arrays stay sequences; texts end stripped."""
+    cdef int native = native_of(b.dbr_type)
+    if native == 0:
+        found = value_of(b, b.scalar)
+        return found.rstrip() if isinstance(found, str) else [text.rstrip() for text in found]
+    return value_of(b, b.scalar or native != 4)
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Sample:
+    """One value as the server sent it, with its stamp and alarm. Decoded when read."""
+
+    def __dealloc__(self):
+        ex_block_unref(self.b)
+
+    cdef object raw_(self, bint scalar):
+        if self.array is not None:
+            return self.array
+        return value_of(self.b, scalar)
+
+    def raw(self, scalar: bool):
+        """The value by another rule: a bare int, float or str when `scalar` and one element came, else a sequence."""
+        return self.raw_(scalar)
+
+    @property
+    def value(self):
+        """An int, float or str where the record has one element, else an ndarray (for strings a list)."""
+        if self.cached is None:
+            self.cached = self.raw_(self.b.scalar)
+        return self.cached
+
+    @property
+    def timestamp_ns(self) -> int:
+        """The server's stamp: nanoseconds since 1970, UTC; 0 where the type has none."""
+        cdef Header h
+        read_header(self.b.dbr_type, EX_HEADER(self.b), &h)
+        return unix_ns(h.sec, h.nsec) if h.has_stamp else 0
+
+    @property
+    def timestamp(self) -> float:
+        """The server's stamp: seconds since 1970, UTC."""
+        cdef Header h
+        read_header(self.b.dbr_type, EX_HEADER(self.b), &h)
+        return <double> (h.sec + <long long> 631152000) + h.nsec * 1e-9 if h.has_stamp else 0.0
+
+    @property
+    def status(self) -> int:
+        """The alarm status (`epicsx.Status`)."""
+        cdef Header h
+        read_header(self.b.dbr_type, EX_HEADER(self.b), &h)
+        return h.status
+
+    @property
+    def severity(self) -> int:
+        """The alarm severity (`epicsx.Severity`)."""
+        cdef Header h
+        read_header(self.b.dbr_type, EX_HEADER(self.b), &h)
+        return h.severity
+
+    @property
+    def count(self) -> int:
+        """How many elements came."""
+        return self.b.count
+
+    @property
+    def dbr_type(self) -> int:
+        """The DBR type in which it came."""
+        return self.b.dbr_type
+
+    @property
+    def native_type(self) -> int:
+        """The record's own type as Channel Access serves it, as last heard (`epicsx.DBR`)."""
+        return self.core.native_type if self.core is not None else native_of(self.b.dbr_type)
+
+    @property
+    def control(self):
+        """The control data that came with it, for a GR or CTRL type; else None."""
+        if 21 <= self.b.dbr_type <= 34:
+            return decode_control(self.b.dbr_type, EX_HEADER(self.b))
+        return None
+
+    @property
+    def name(self) -> str:
+        """The PV."""
+        return self.core.name
+
+    def __repr__(self):
+        return f"<Sample {self.name!r} {self.value!r} at {self.timestamp:.6f}, severity {self.severity}>"
+
+
+cdef Sample sample_of(ex_block *b, object core):
+    cdef Sample s = Sample.__new__(Sample)
+    s.b = b
+    s.core = core
+    return s

@@ -1,0 +1,53 @@
+"""The counts that epicsx keeps, one vocabulary everywhere: received == delivered + merged + dropped + pending.
+
+A leaf: imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["ChannelStats", "Counts", "PVStats"]
+
+
+class Counts(NamedTuple):
+    """One consistent copy of a subscription's counts: ``received == delivered + merged + dropped + pending``."""
+
+    received: int
+    """Updates that libca handed over."""
+    delivered: int
+    """Updates for which the callback was called, or that became the newest value where nobody listens."""
+    merged: int
+    """Updates replaced by a newer one while they waited."""
+    dropped: int
+    """Updates discarded because a bound was reached, or because the handle was closed first."""
+    pending: int
+    """Updates that wait."""
+
+
+class ChannelStats(NamedTuple):
+    """One consistent copy of a channel's counts, over all its subscriptions, of every handle."""
+
+    received: int
+    delivered: int
+    merged: int
+    dropped: int
+    pending: int
+    disconnects: int
+    """How often the connection was lost."""
+    rejected_puts: int
+    """Puts without wait that the server refused."""
+    decode_errors: int
+    """Updates refused because type or count could not be true."""
+
+
+class PVStats(NamedTuple):
+    """One consistent copy of a PV's counts, over all monitors it has had."""
+
+    received: int
+    delivered: int
+    merged: int
+    dropped: int
+    pending: int
+    callback_errors: int
+    """Callbacks that raised."""
