@@ -159,6 +159,7 @@ struct ex_lane {
     int keeper_state;            /* 0 none, 1 starting, 2 running, 3 ended, -1 failed */
     int keeper_status;
     int abandon_destroy;
+    ex_atomic_int barrier;       /* circuits that have not yet answered the last question */
     struct ex_worker { int64_t since; ex_channel *channel; } workers[3];
     ex_counts past;              /* of handles whose channel is gone */
     uint64_t decode_errors, server_errors;

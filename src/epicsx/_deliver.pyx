@@ -77,6 +77,7 @@ def drain(Context context, int limit=1000) -> int:
     cdef ex_taken t
     cdef int n = 0
     cdef Subscription s
+    cdef Request q
     while n < limit and take(context, &t):
         n += 1
         try:
@@ -89,7 +90,9 @@ def drain(Context context, int limit=1000) -> int:
                         log.exception("callback of '%s' failed", s.core.name)
             elif t.kind == EX_NOTE_COMPLETION:
                 if t.py != NULL:
-                    (<Request> t.py).finish()
+                    q = <Request> t.py       # a reference: finish() lets go of what may be the last one
+                    q.finish()
+                    q = None
             elif t.kind == EX_NOTE_LOG:
                 log_note(t.a, <const char *> t.subject)
             elif t.py != NULL:

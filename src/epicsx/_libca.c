@@ -28,6 +28,7 @@
 
 /* Where text goes that libca prints without saying for whom. Set while a lane runs. */
 static ex_lane *volatile log_lane;
+static int errlog_redirected;
 
 /* --------------------------------------------------------------------- gate */
 
@@ -533,6 +534,43 @@ static void spare_main(void *p)
     ex_unlock(&lane->lock);
 }
 
+/* Thread: recv, or whichever loses the circuit. GIL: none. */
+static void on_barrier(struct event_handler_args args)
+{
+    ex_lane *lane = (ex_lane *)args.usr;
+    if (ex_add(&lane->barrier, -1) == 0)
+        ex_broadcast(&lane->settled);
+}
+
+/* A server takes the requests of one circuit in order. So one small read per circuit, answered, says that every put
+ * before it has arrived. Nobody waits for this longer than ex_keeper_stop does. */
+static void drain_circuits(ex_lane *lane)
+{
+    ex_channel *ch, *other;
+    ex_lock(&lane->lock);
+    for (ch = lane->channels; ch; ch = ch->next) {
+        int seen = 0;
+        if (ch->state != EX_UP || !ch->id || !ch->reading)
+            continue;
+        for (other = lane->channels; other != ch && !seen; other = other->next)
+            seen = other->state == EX_UP && other->reading && other->host == ch->host && other->priority == ch->priority;
+        if (seen)
+            continue;
+        (void)ex_add(&lane->barrier, 1);
+        ex_channel_ref(ch);
+        ex_unlock(&lane->lock);
+        if (ca_array_get_callback((chtype)ch->type, 1, ch->id, on_barrier, lane) != ECA_NORMAL)
+            (void)ex_add(&lane->barrier, -1);
+        ex_lock(&lane->lock);            /* the reference is kept: the process is about to end */
+    }
+    ex_unlock(&lane->lock);
+    ca_flush_io();
+    ex_lock(&lane->lock);
+    while (ex_load(&lane->barrier) > 0)
+        ex_wait(&lane->settled, &lane->lock, ex_now() + 5000000);
+    ex_unlock(&lane->lock);
+}
+
 static void keeper_main(void *p)
 {
     ex_lane *lane = (ex_lane *)p;
@@ -578,9 +616,13 @@ static void keeper_main(void *p)
     }
     destroy = !lane->abandon_destroy;
     ex_unlock(&lane->lock);
-    ca_flush_io();
-    if (destroy)
-        ca_context_destroy();            /* no channel is cleared one by one; puts go out if the server takes them */
+    if (lane->generation > 0)
+        drain_circuits(lane);            /* a forked child: ca_context_destroy would wait for the parent's errlog thread */
+    else {
+        ca_flush_io();
+        if (destroy)
+            ca_context_destroy();        /* no channel is cleared one by one; puts go out if the server takes them */
+    }
     ex_lock(&lane->lock);
     lane->keeper_state = 3;
     ex_broadcast(&lane->settled);
@@ -598,8 +640,10 @@ int ex_keeper_start(ex_lane *lane, const ex_start *how)
     ex_libca.host_name = ca_get_host_name;
     ex_libca.puser = ca_puser;
     log_lane = lane;
-    if (how->errlog) {
-        /* libca also talks through libCom's error log, to stderr. The private copy is ours alone to redirect. */
+    if (how->errlog && !errlog_redirected) {
+        /* libca also talks through libCom's error log, to stderr. The private copy is ours alone to redirect. Once: a
+         * forked child inherits it redirected, but without the thread that serves it, and would wait for that. */
+        errlog_redirected = 1;
         errlogAddListener(on_errlog, NULL);
         eltc(0);
     }

@@ -6,14 +6,13 @@ The structures are for programs that read ``dbr.Map``; epicsx itself decodes in 
 from __future__ import annotations
 
 import ctypes
+import enum
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy
-
-from .enums import Severity, Status
 
 HAS_NUMPY = True
 PY64_WINDOWS = os.name == "nt" and sys.maxsize > 2**32
@@ -239,5 +238,55 @@ access_rights_handler_args = _structure(
     "access_rights_handler_args", ("chid", chid_t), ("access", ubyte_t)
 )
 
-AlarmStatus = Status
-AlarmSeverity = Severity
+
+
+class DefaultIntEnum(enum.IntEnum):
+    """Numbers with names, shown by the bare name; an unknown number becomes a member named UNKNOWN."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> DefaultIntEnum | None:
+        if not isinstance(value, int):
+            return None
+        unknown = int.__new__(cls, value)
+        unknown._name_ = "UNKNOWN"
+        unknown._value_ = int(value)
+        return unknown
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class AlarmStatus(DefaultIntEnum):
+    """What an alarm is about."""
+
+    NO_ALARM = 0
+    READ = 1
+    WRITE = 2
+    HIHI = 3
+    HIGH = 4
+    LOLO = 5
+    LOW = 6
+    STATE = 7
+    COS = 8
+    COMM = 9
+    TIMEOUT = 10
+    HW_LIMIT = 11
+    CALC = 12
+    SCAN = 13
+    LINK = 14
+    SOFT = 15
+    BAD_SUB = 16
+    UDF = 17
+    DISABLE = 18
+    SIMM = 19
+    READ_ACCESS = 20
+    WRITE_ACCESS = 21
+
+
+class AlarmSeverity(DefaultIntEnum):
+    """How bad an alarm is."""
+
+    NO_ALARM = 0
+    MINOR = 1
+    MAJOR = 2
+    INVALID = 3
