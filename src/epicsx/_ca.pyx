@@ -26,8 +26,8 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from epicsx._dbr cimport (Control, Outgoing, decode_control, element_size, encode, encode_string_block,
-                          enum_index, filled, out_buffer, time_of)
-from epicsx._sample cimport Sample, sample_of
+                          enum_index, time_of)
+from epicsx._sample cimport Sample, filled, out_buffer, sample_of
 from caerr cimport (ECA_CHANDESTROY, ECA_DISCONN, ECA_NORDACCESS, ECA_NORMAL, ECA_NOWTACCESS, ECA_TIMEOUT)
 from epicsx_events cimport *
 
@@ -465,6 +465,9 @@ cdef class Core:
         if ref is not None and ref() is self:
             del self.context.registry[key]
         self.end()
+        for obj in list(self.context.pinned):
+            if isinstance(obj, Subscription) and (<Subscription> obj).core is self:
+                (<Subscription> obj).close_()
 
     # ---- control data
 

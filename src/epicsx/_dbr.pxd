@@ -81,12 +81,6 @@ cdef object encode_string_block(object text, str name, Outgoing *out)
 cdef object enum_index(str text, tuple strings, str name)
 
 
-# ---- a caller's own buffer ----
-# Take hold of `out` for values of that type, or raise; release it with PyBuffer_Release.
-cdef int out_buffer(object out, int dbr_type, str name, Py_buffer *buf) except -1
-cdef object filled(object out, size_t count)    # the part of it that has been written
-
-
 cdef class Control:
     cdef readonly object units, precision, enum_strings
     cdef readonly object lower_disp_limit, upper_disp_limit

@@ -11,7 +11,7 @@ is owned by the keeper that `encode` returns.
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_SIMPLE, PyBUF_WRITABLE
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE
 from cpython.buffer cimport PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
@@ -29,7 +29,6 @@ from db_access cimport dbr_gr_enum, dbr_stsack_string, dbr_time_string
 import codecs
 import operator
 import reprlib
-import sys
 from collections import namedtuple
 from collections.abc import Container, Mapping, Set
 
@@ -924,36 +923,3 @@ cdef int _store_short_text(object text, char *at, Py_ssize_t room) except -1:
     cdef bytes raw = _to_bytes(text, "")
     memcpy(at, PyBytes_AS_STRING(raw), min(PyBytes_GET_SIZE(raw), room))
     return 0
-
-
-# ---- A caller's own buffer -----------------------------------------------------------------------
-
-# The struct formats under which a buffer may offer elements of each kind, if their size fits too.
-cdef tuple FORMATS = (b"", b"h", b"f", b"H", b"Bbc", b"il", b"d")
-
-
-cdef int out_buffer(object out, int dbr_type, str name, Py_buffer *buf) except -1:
-    cdef int kind
-    _check_type(dbr_type)
-    kind = TABLE[dbr_type].kind
-    if kind == STRING:
-        raise BadTypeError(f"get of '{name}': strings cannot be read into a buffer", name=name)
-    try:
-        PyObject_GetBuffer(out, buf, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
-    except (BufferError, TypeError, ValueError) as error:
-        why = f"out= must be writable and contiguous ({error})"
-        raise BadTypeError(f"get of '{name}': {why}", name=name) from None
-    code = buf.format if buf.format != NULL else b"B"
-    if code[:1] in (b"@", b"=", b"<" if sys.byteorder == "little" else b">"):
-        code = code[1:]
-    if len(code) != 1 or code not in FORMATS[kind] or buf.itemsize != TABLE[dbr_type].element:
-        PyBuffer_Release(buf)
-        why = f"out= has elements of format {code.decode()!r}, served are {KIND_NAMES[kind]}"
-        raise BadTypeError(f"get of '{name}': {why}", name=name)
-    return 0
-
-
-cdef object filled(object out, size_t count):
-    if getattr(out, "ndim", 1) != 1:
-        out = out.reshape(-1)
-    return out[:count]

@@ -322,7 +322,7 @@ int ex_wait_value(ex_sub *sub, ex_waiter *w, ex_wait_node *node)
     int there;
     node->at = NULL;
     ex_lock(&lane->lock);
-    there = sub->fresh || sub->channel->state == EX_CLOSED;
+    there = sub->fresh || sub->last_status != ECA_NORMAL || sub->channel->state == EX_CLOSED;
     if (!there)
         wait_join(&sub->waiting, w, node);
     ex_unlock(&lane->lock);
@@ -525,8 +525,10 @@ void ex_on_connection(struct connection_handler_args args)
             ch->count = count;
             ch->state = EX_UP;
             ch->connects++;
-            for (s = ch->subs; s; s = s->next)
+            for (s = ch->subs; s; s = s->next) {
                 s->fresh = 0;
+                s->last_status = ECA_NORMAL;
+            }
             post_news(ch, EX_NOTE_CONNECTION, 1, type);
             wait_over(&ch->waiting);
             if (ch->subs)

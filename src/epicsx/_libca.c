@@ -330,6 +330,7 @@ static void sub_begin(ex_lane *lane, ex_channel *ch, ex_sub *s, int type)
     int status;
     s->live = 1;
     s->live_type = type;                 /* before: the first event may come before the call returns */
+    s->last_status = ECA_NORMAL;
     s->fresh = 0;
     ex_lent_add(1);
     ex_unlock(&lane->lock);
@@ -523,9 +524,11 @@ static void spare_main(void *p)
             ex_wait(&lane->spare, &lane->lock, ex_now() + STUCK_NS);
         else {
             struct ca_client_context *before;
+            ex_unlock(&lane->lock);
+            before = attach(lane);       /* a plan may create a channel, and ends with a flush */
+            ex_lock(&lane->lock);
             work(lane, a.me, ch);
             ex_unlock(&lane->lock);
-            before = attach(lane);
             ca_flush_io();
             restore(lane, before);
             ex_lock(&lane->lock);

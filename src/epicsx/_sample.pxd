@@ -16,3 +16,7 @@ cdef class Sample:
 cdef Sample sample_of(ex_block *b, object core)         # takes over the reference
 cdef object value_of(ex_block *b, bint scalar)          # an array keeps the block alive
 cdef object pyepics_value(ex_block *b)                  # by pyepics' rules
+
+# A caller's own buffer: take hold of `out` for values of that type, or raise; release it with PyBuffer_Release.
+cdef int out_buffer(object out, int dbr_type, str name, Py_buffer *buf) except -1
+cdef object filled(object out, size_t count)            # the part of it that has been written

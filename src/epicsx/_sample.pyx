@@ -8,10 +8,15 @@ Lifetime
     which holds one; so the memory lives as long as the array, whatever becomes of the sample or the channel.
 """
 
-cimport cython
+import sys
 
-from epicsx._dbr cimport Header, decode_control, decode_value, native_of, read_header, unix_ns
+cimport cython
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+
+from epicsx._dbr cimport Header, decode_control, decode_value, element_size, native_of, read_header, unix_ns
 from epicsx_events cimport EX_HEADER, ex_block, ex_block_ref, ex_block_unref
+
+from epicsx.errors import BadTypeError
 
 
 @cython.final
@@ -130,3 +135,35 @@ cdef Sample sample_of(ex_block *b, object core):
     s.b = b
     s.core = core
     return s
+
+
+# ------------------------------------------------------ a caller's own buffer
+
+cdef tuple KIND_NAMES = ("STRING", "SHORT", "FLOAT", "ENUM", "CHAR", "LONG", "DOUBLE")
+# The struct formats under which a buffer may offer elements of each native type, if their size fits too.
+cdef tuple FORMATS = (b"", b"h", b"f", b"H", b"Bbc", b"il", b"d")
+
+
+cdef int out_buffer(object out, int dbr_type, str name, Py_buffer *buf) except -1:
+    cdef int kind = native_of(dbr_type)
+    if kind <= 0:
+        raise BadTypeError(f"get of '{name}': strings cannot be read into a buffer", name=name)
+    try:
+        PyObject_GetBuffer(out, buf, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
+    except (BufferError, TypeError, ValueError) as error:
+        why = f"out= must be writable and contiguous ({error})"
+        raise BadTypeError(f"get of '{name}': {why}", name=name) from None
+    code = buf.format if buf.format != NULL else b"B"
+    if code[:1] in (b"@", b"=", b"<" if sys.byteorder == "little" else b">"):
+        code = code[1:]
+    if len(code) != 1 or code not in FORMATS[kind] or <size_t> buf.itemsize != element_size(dbr_type):
+        PyBuffer_Release(buf)
+        why = f"out= has elements of format {code.decode()!r}, served are {KIND_NAMES[kind]}"
+        raise BadTypeError(f"get of '{name}': {why}", name=name)
+    return 0
+
+
+cdef object filled(object out, size_t count):
+    if getattr(out, "ndim", 1) != 1:
+        out = out.reshape(-1)
+    return out[:count]
