@@ -1,9 +1,16 @@
-/* What _events.c lends to _requests.c: the entrance of a lane's queue for completions. Private to the C core. */
+/* What the files of the C core lend to each other: the queue's entrance, and the end of a wait. Private to them. */
 #ifndef EPICSX_QUEUE_H
 #define EPICSX_QUEUE_H
 
 #include "epicsx_events.h"
 
+/* All four with the lane lock held. */
+int ex_notes_reserve(ex_lane *lane, size_t n);        /* so many notes are free; lets the lock go for memory; 0: none */
+ex_note *ex_note_new(ex_lane *lane, int kind, void *subject);
+void ex_note_append(ex_lane *lane, ex_note *note);
+void ex_wait_over(ex_wait_node **list);               /* it happened: everyone in the list has one thing less to wait for */
+
+/* Without it. */
 ex_note *ex_note_for(ex_lane *lane);                              /* a note kept aside, so that completion cannot fail */
 void ex_note_post(ex_lane *lane, ex_note *note, void *subject);   /* the subject's reference goes with it */
 void ex_note_return(ex_lane *lane, ex_note *note);                /* it was not needed */

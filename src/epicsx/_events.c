@@ -1,8 +1,7 @@
 /* What libca's threads do: they copy an event once, queue a note, wake somebody, and return.
  *
  * Threads
- *   ex_on_connection, ex_on_access, ex_on_event, ex_on_exception run in libca's threads (five kinds; libca.md 1.1,
- *   1.2), mostly under its callback lock. No Python there: this file does not include Python.h, so that the compiler
+ *   ex_on_event runs in libca's threads (CAC-TCP-recv), under its callback lock. No Python there: this file does not include Python.h, so that the compiler
  *   keeps us honest. Everything else is called by Python's threads (GIL held or not) and by the keeper.
  *   One lock per lane guards all of it. It is held for tens of nanoseconds, never over malloc, a copy, or a wait;
  *   so a Python thread may take it with the GIL held.
@@ -21,7 +20,6 @@
 #define LOG_LIMIT 500
 
 ex_getters ex_libca;
-static EX_THREAD_LOCAL int circuit_unresponsive;    /* this libca thread has just said ECA_UNRESPTMO */
 
 /* --------------------------------------------------------------------- lane */
 
@@ -62,7 +60,7 @@ void ex_lane_unref(ex_lane *lane)
 }
 
 /* Lane lock held on entry and exit; let go while memory is got. 0 when there is none to be had. */
-static int reserve_notes(ex_lane *lane, size_t n)
+int ex_notes_reserve(ex_lane *lane, size_t n)
 {
     for (;;) {
         size_t have = 0, i;
@@ -83,7 +81,7 @@ static int reserve_notes(ex_lane *lane, size_t n)
     }
 }
 
-static ex_note *note_new(ex_lane *lane, int kind, void *subject)
+ex_note *ex_note_new(ex_lane *lane, int kind, void *subject)
 {
     ex_note *note = lane->free_notes;
     lane->free_notes = note->next;
@@ -95,7 +93,7 @@ static ex_note *note_new(ex_lane *lane, int kind, void *subject)
     return note;
 }
 
-static void note_append(ex_lane *lane, ex_note *note)
+void ex_note_append(ex_lane *lane, ex_note *note)
 {
     note->serial = ++lane->serial;
     note->next = NULL;
@@ -252,350 +250,17 @@ void ex_log(ex_lane *lane, int level, const char *name, const char *text)
     memcpy(both, name, n);
     memcpy(both + n, text, m);
     ex_lock(&lane->lock);
-    if (lane->logs >= LOG_LIMIT || !reserve_notes(lane, 1)) {
+    if (lane->logs >= LOG_LIMIT || !ex_notes_reserve(lane, 1)) {
         lane->lost_logs++;
         ex_unlock(&lane->lock);
         free(both);
         return;
     }
-    note = note_new(lane, EX_NOTE_LOG, both);
+    note = ex_note_new(lane, EX_NOTE_LOG, both);
     note->a = level;
     lane->logs++;
-    note_append(lane, note);
+    ex_note_append(lane, note);
     ex_unlock(&lane->lock);
-}
-
-/* ------------------------------------------------------------------ waiting */
-
-void ex_wait_begin(ex_lane *lane, ex_waiter *w)
-{
-    (void)lane;
-    ex_cond_init(&w->cond);
-    w->left = 0;
-}
-
-static void wait_join(ex_wait_node **list, ex_waiter *w, ex_wait_node *node)
-{
-    node->waiter = w;
-    node->next = *list;
-    if (node->next)
-        node->next->at = &node->next;
-    node->at = list;
-    *list = node;
-    w->left++;
-}
-
-static void wait_leave(ex_wait_node *node)
-{
-    *node->at = node->next;
-    if (node->next)
-        node->next->at = node->at;
-    node->at = NULL;
-}
-
-/* It happened: everyone in the list has one thing less to wait for. Lane lock held. */
-static void wait_over(ex_wait_node **list)
-{
-    while (*list) {
-        ex_waiter *w = (*list)->waiter;
-        wait_leave(*list);
-        if (--w->left == 0)
-            ex_signal(&w->cond);
-    }
-}
-
-int ex_wait_connected(ex_channel *ch, ex_waiter *w, ex_wait_node *node)
-{
-    int there;
-    node->at = NULL;
-    ex_lock(&ch->lane->lock);
-    there = ch->state == EX_UP || ch->state == EX_CLOSED;
-    if (!there)
-        wait_join(&ch->waiting, w, node);
-    ex_unlock(&ch->lane->lock);
-    return there;
-}
-
-int ex_wait_value(ex_sub *sub, ex_waiter *w, ex_wait_node *node)
-{
-    ex_lane *lane = sub->channel->lane;
-    int there;
-    node->at = NULL;
-    ex_lock(&lane->lock);
-    there = sub->fresh || sub->last_status != ECA_NORMAL || sub->channel->state == EX_CLOSED;
-    if (!there)
-        wait_join(&sub->waiting, w, node);
-    ex_unlock(&lane->lock);
-    return there;
-}
-
-int ex_wait_for(ex_lane *lane, ex_waiter *w, int64_t deadline)
-{
-    int done;
-    ex_lock(&lane->lock);
-    while (w->left > 0 && ex_wait(&w->cond, &lane->lock, deadline))
-        ;
-    done = w->left <= 0;
-    ex_unlock(&lane->lock);
-    return done;
-}
-
-void ex_wait_end(ex_lane *lane, ex_waiter *w, ex_wait_node *nodes, size_t n)
-{
-    size_t i;
-    ex_lock(&lane->lock);
-    for (i = 0; i < n; i++)
-        if (nodes[i].at)
-            wait_leave(&nodes[i]);
-    ex_unlock(&lane->lock);
-    ex_cond_destroy(&w->cond);
-}
-
-/* ------------------------------------------------------------------ channel */
-
-ex_channel *ex_channel_new(ex_lane *lane, const char *name, unsigned priority)
-{
-    size_t n = strlen(name) + 1;
-    ex_channel *ch = (ex_channel *)calloc(1, sizeof *ch + n);
-    if (!ch)
-        return NULL;
-    ch->lane = lane;
-    ex_lane_ref(lane);
-    ex_store(&ch->refs, 1);
-    ch->name = (char *)(ch + 1);
-    memcpy(ch->name, name, n);
-    ch->priority = priority;
-    ch->type = -1;
-    ch->wanted = 1;
-    ch->host = "";
-    ex_lock(&lane->lock);
-    ch->next = lane->channels;
-    if (ch->next)
-        ch->next->prev = ch;
-    lane->channels = ch;
-    ex_unlock(&lane->lock);
-    return ch;
-}
-
-void ex_channel_ref(ex_channel *ch) { (void)ex_add(&ch->refs, 1); }
-
-void ex_channel_unref(ex_channel *ch)
-{
-    ex_lane *lane = ch->lane;
-    if (ex_add(&ch->refs, -1) > 0)
-        return;
-    ex_lock(&lane->lock);
-    if (ch->prev)
-        ch->prev->next = ch->next;
-    else
-        lane->channels = ch->next;
-    if (ch->next)
-        ch->next->prev = ch->prev;
-    ex_unlock(&lane->lock);
-    ex_lane_unref(lane);
-    free(ch);
-}
-
-void ex_channel_plan(ex_channel *ch)
-{
-    ex_lane *lane = ch->lane;
-    ch->dirty = 1;
-    if (ch->planned || ch->working)
-        return;                          /* the keeper looks at `dirty` again before it leaves a channel */
-    ch->planned = 1;
-    ex_channel_ref(ch);
-    ch->plan_next = NULL;
-    if (lane->plan_tail)
-        lane->plan_tail->plan_next = ch;
-    else
-        lane->plan_head = ch;
-    lane->plan_tail = ch;
-    ex_signal(&lane->plan);
-    if (lane->workers[0].channel && lane->spares_idle)
-        ex_signal(&lane->spare);
-}
-
-void ex_channel_drop(ex_channel *ch)
-{
-    ex_lock(&ch->lane->lock);
-    ch->wanted = 0;
-    ch->py = NULL;
-    ch->news = 0;
-    ch->state = EX_CLOSED;
-    wait_over(&ch->waiting);
-    {
-        ex_sub *s;
-        for (s = ch->subs; s; s = s->next)
-            wait_over(&s->waiting);
-    }
-    ex_channel_plan(ch);
-    ex_unlock(&ch->lane->lock);
-    ex_channel_close_pending(ch, EX_BY_CLOSE, NULL);
-}
-
-void ex_lane_end_requests(ex_lane *lane, int reason)
-{
-    /* One channel at a time, each held while the lane lock is let go; a channel without open requests is passed over. */
-    ex_channel *ch, *held = NULL;
-    ex_lock(&lane->lock);
-    for (ch = lane->channels; ch; ch = ch->next) {
-        if (!ch->pending)
-            continue;
-        ex_channel_ref(ch);
-        ex_unlock(&lane->lock);
-        if (held)
-            ex_channel_unref(held);
-        held = ch;
-        ex_channel_close_pending(ch, reason, NULL);
-        ex_lock(&lane->lock);
-    }
-    ex_unlock(&lane->lock);
-    if (held)
-        ex_channel_unref(held);
-}
-
-void ex_channel_set_news(ex_channel *ch, int wanted)
-{
-    ex_lock(&ch->lane->lock);
-    ch->news = wanted;
-    ex_unlock(&ch->lane->lock);
-}
-
-/* Connection or access news, for those who asked. Lane lock held. */
-static void post_news(ex_channel *ch, int kind, int a, int b)
-{
-    ex_lane *lane = ch->lane;
-    ex_note *note;
-    if (!ch->news || !reserve_notes(lane, 1))
-        return;
-    ex_channel_ref(ch);
-    note = note_new(lane, kind, ch);
-    note->a = a;
-    note->b = b;
-    note_append(lane, note);
-    if (kind == EX_NOTE_CONNECTION)
-        ch->news_serial = note->serial;
-}
-
-/* Each host's name once per lane: thousands of channels share it. Lane lock held; let go for memory. */
-static const char *intern_host(ex_lane *lane, const char *name)
-{
-    struct ex_host *h, *fresh;
-    for (h = lane->hosts; h; h = h->next)
-        if (!strcmp(h->name, name))
-            return h->name;
-    ex_unlock(&lane->lock);
-    fresh = (struct ex_host *)malloc(sizeof *fresh + strlen(name));
-    ex_lock(&lane->lock);
-    if (!fresh)
-        return "";
-    strcpy(fresh->name, name);
-    fresh->next = lane->hosts;
-    lane->hosts = fresh;
-    return fresh->name;
-}
-
-/* Thread: recv (UP); send or timerQueue, without a context (DOWN); the destroying one (DOWN again). GIL: none.
- * May: read the channel's facts by the getters, set the truth, queue news and a plan. May not: call anything else. */
-void ex_on_connection(struct connection_handler_args args)
-{
-    ex_channel *ch = (ex_channel *)ex_libca.puser(args.chid);
-    ex_lane *lane;
-    ex_sub *s;
-    if (!ch || ex_load(&ch->lane->closing))
-        return;
-    lane = ch->lane;
-    if (args.op == CA_OP_CONN_UP) {
-        char host[64];
-        int type = ex_libca.field_type(args.chid);
-        unsigned long count = ex_libca.element_count(args.chid);
-        const char *shared;
-        host[0] = 0;
-        ex_libca.host_name(args.chid, host, sizeof host);
-        host[sizeof host - 1] = 0;
-        ex_lock(&lane->access_lock);     /* libca does not tell the rights again after an unresponsive time */
-        ex_lock(&lane->lock);
-        shared = intern_host(lane, host);
-        ch->reading = ex_libca.read_access(args.chid) != 0;
-        ch->writing = ex_libca.write_access(args.chid) != 0;
-        ex_unlock(&lane->access_lock);
-        if (ch->wanted) {
-            ch->host = shared;
-            ch->type = type;
-            ch->count = count;
-            ch->state = EX_UP;
-            ch->connects++;
-            for (s = ch->subs; s; s = s->next) {
-                s->fresh = 0;
-                s->last_status = ECA_NORMAL;
-            }
-            post_news(ch, EX_NOTE_CONNECTION, 1, type);
-            wait_over(&ch->waiting);
-            if (ch->subs)
-                ex_channel_plan(ch);
-        }
-        ex_unlock(&lane->lock);
-    } else {
-        ex_lock(&lane->lock);
-        if (ch->state == EX_UP) {
-            ch->state = EX_DOWN;
-            ch->disconnects++;
-            ch->reading = ch->writing = 0;
-            if (circuit_unresponsive)
-                ch->tainted = 1;         /* the server goes on streaming; a clear would not tell it (libca.md R15) */
-            for (s = ch->subs; s; s = s->next)
-                s->fresh = 0;
-            post_news(ch, EX_NOTE_CONNECTION, 0, ch->type);
-        }
-        ex_unlock(&lane->lock);
-    }
-}
-
-/* Thread: recv, send, timerQueue; also the caller's at registration, then without libca's callback lock, so that two
- * may run at once: the argument may be old. Both rights are read again, under one lock. GIL: none. */
-void ex_on_access(struct access_rights_handler_args args)
-{
-    ex_channel *ch = (ex_channel *)ex_libca.puser(args.chid);
-    ex_lane *lane;
-    int reading, writing;
-    if (!ch || ex_load(&ch->lane->closing))
-        return;
-    lane = ch->lane;
-    ex_lock(&lane->access_lock);
-    reading = ex_libca.read_access(args.chid) != 0;
-    writing = ex_libca.write_access(args.chid) != 0;
-    ex_lock(&lane->lock);
-    if (ch->wanted && (ch->reading != reading || ch->writing != writing || ch->state != EX_UP)) {
-        ch->reading = reading;
-        ch->writing = writing;
-        post_news(ch, EX_NOTE_ACCESS, reading, writing);
-    }
-    ex_unlock(&lane->lock);
-    ex_unlock(&lane->access_lock);
-}
-
-/* Thread: any of libca's. GIL: none. Without this handler libca would abort() on a server's fatal code (1.6). */
-void ex_on_exception(struct exception_handler_args args)
-{
-    ex_lane *lane = (ex_lane *)args.usr;
-    const char *name = "";
-    char text[400];
-    if (!lane || ex_load(&lane->closing))
-        return;
-    circuit_unresponsive = args.stat == ECA_UNRESPTMO;
-    if (args.chid) {
-        ex_channel *ch = (ex_channel *)ex_libca.puser(args.chid);
-        if (ch) {
-            name = ch->name;
-            ex_lock(&lane->lock);
-            if (args.op == CA_OP_PUT)
-                ch->rejected_puts++;
-            lane->server_errors++;
-            ex_unlock(&lane->lock);
-        }
-    }
-    snprintf(text, sizeof text, "%ld\t%ld\t%s", args.stat, args.op, args.ctx ? args.ctx : "");
-    ex_log(lane, args.stat == ECA_DISCONN || args.stat == ECA_UNRESPTMO ? 20 : 30, name, text);
 }
 
 /* ------------------------------------------------- subscriptions and handles */
@@ -721,7 +386,7 @@ static void handle_receive(ex_lane *lane, ex_handle *h, ex_block *b, fallen *f)
         h->merged++;
         return;
     }
-    note = note_new(lane, EX_NOTE_VALUE, h);
+    note = ex_note_new(lane, EX_NOTE_VALUE, h);
     (void)ex_add(&h->refs, 1);
     note->block = b;
     note->hprev = h->newest;
@@ -734,7 +399,7 @@ static void handle_receive(ex_lane *lane, ex_handle *h, ex_block *b, fallen *f)
     h->bytes += b->capacity;
     lane->events++;
     lane->bytes += b->capacity;
-    note_append(lane, note);
+    ex_note_append(lane, note);
     while (h->waiting > h->max_events || (h->bytes > h->max_bytes && h->waiting > 4)) {
         fall(f, value_remove(lane, h, h->oldest));
         h->dropped++;
@@ -769,7 +434,7 @@ void ex_on_event(struct event_handler_args args)
     if (args.status != ECA_NORMAL || !args.dbr) {
         ex_lock(&lane->lock);
         sub->last_status = args.status;
-        wait_over(&sub->waiting);
+        ex_wait_over(&sub->waiting);
         ex_unlock(&lane->lock);
         return;
     }
@@ -792,7 +457,7 @@ void ex_on_event(struct event_handler_args args)
     ex_lock(&lane->lock);
     do {                                 /* reserving may let the lock go, and a handle join meanwhile */
         handles = queueing_handles(sub);
-        room = !handles || reserve_notes(lane, handles);
+        room = !handles || ex_notes_reserve(lane, handles);
     } while (room && queueing_handles(sub) > handles);
     if (!b || !room) {
         for (h = sub->handles; h; h = h->next) {     /* no memory: a loss like any other, counted */
@@ -812,7 +477,7 @@ void ex_on_event(struct event_handler_args args)
     sub->last_status = ECA_NORMAL;
     for (h = sub->handles; h; h = h->next)
         handle_receive(lane, h, b, &f);
-    wait_over(&sub->waiting);
+    ex_wait_over(&sub->waiting);
     for (h = sub->handles; h && f.n; h = h->next)
         if (!h->loss_told && (h->dropped || (h->merged && !h->latest))) {
             tell_first_loss(h, h->dropped ? "dropped" : "merged");
@@ -841,7 +506,7 @@ ex_handle *ex_handle_new(ex_sub *sub, int queueing, size_t max_events, int lates
     h->py = py;
     ex_lock(&lane->lock);
     if (replay && (queueing || lane->polled))
-        replay = reserve_notes(lane, 1);
+        replay = ex_notes_reserve(lane, 1);
     h->next = sub->handles;
     sub->handles = h;
     if (replay && sub->fresh)
@@ -941,8 +606,8 @@ ex_note *ex_note_for(ex_lane *lane)
 {
     ex_note *note = NULL;
     ex_lock(&lane->lock);
-    if (reserve_notes(lane, 1))
-        note = note_new(lane, EX_NOTE_COMPLETION, NULL);
+    if (ex_notes_reserve(lane, 1))
+        note = ex_note_new(lane, EX_NOTE_COMPLETION, NULL);
     ex_unlock(&lane->lock);
     return note;
 }
@@ -951,7 +616,7 @@ void ex_note_post(ex_lane *lane, ex_note *note, void *subject)
 {
     ex_lock(&lane->lock);
     note->subject = subject;
-    note_append(lane, note);
+    ex_note_append(lane, note);
     ex_unlock(&lane->lock);
 }
 
