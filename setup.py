@@ -60,6 +60,7 @@ MODULES = (
     Module("_sample", epics="headers"),
     Module("_ca", epics="linked", sources=_core_sources()),
     Module("_stream", numpy=True, epics="headers"),
+    Module("_request", epics="headers"),
     Module("_bulk", epics="headers"),
     Module("_deliver", epics="headers"),
 )

@@ -16,7 +16,8 @@ for _module, _names in {
     "_build_info": "build_info",
     "_channel": "Channel configure connect get_many put_many",
     "_sample": "Sample",
-    "_ca": "Subscription Request",
+    "_ca": "Subscription",
+    "_request": "Request",
     "_dbr": "Control",
     "counts": "ChannelStats Counts PVStats",
     "enums": "DBE DBR ECA Access Severity Status",
@@ -39,7 +40,7 @@ def __getattr__(name: str) -> Any:
 
     if name in _NAMES:
         module = _NAMES[name]
-        if module == "_ca":
+        if module in ("_ca", "_request"):
             import_module("._dispatch", __name__)  # nobody would deliver without it
         value = getattr(import_module("." + module, __name__), name)
     elif name in _MODULES:

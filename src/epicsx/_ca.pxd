@@ -2,6 +2,7 @@
 from epicsx_events cimport (ex_batch, ex_block, ex_channel, ex_counts, ex_handle, ex_inbox, ex_lane, ex_request, ex_sub,
                             ex_taken)
 from epicsx._dbr cimport Outgoing
+from epicsx._sample cimport Sample
 from libc.stdint cimport int64_t, uint64_t
 
 
@@ -35,9 +36,11 @@ cdef class Core:
     cdef void end(self) noexcept
     cdef bint wait_on(self, ex_sub *sub, int64_t deadline) except -1
     cdef str why_not(self)
-    cdef Request ask(self, int dbr_type, unsigned long count, object owner, object out)
-    cdef Request ask_put(self, object owner)
+    cdef int may_read(self) except -1
     cdef int resolve(self, int dbr_type) noexcept
+    cdef ex_request *request(self, int type, bint is_put, object owner) except NULL
+    cdef Sample answer(self, ex_request *r, int status, int64_t deadline, object timeout)
+    cdef bint state_of_fork(self) noexcept      # made by a parent process: leave it alone
     cdef object encoded(self, object value, bint lenient, Outgoing *o, int64_t deadline)
 
 
@@ -56,26 +59,23 @@ cdef class Subscription:
     cdef int release(self) except -1
 
 
-cdef class Request:
-    cdef ex_request *r
-    cdef readonly Core core
-    cdef bint is_put
-    cdef object out, callbacks, keeper
-    cdef double asked
-    cdef int prepare(self, object callback, Inbox inbox) except -1
-    cdef Request launched(self, int status, int64_t deadline, str operation)
-    cdef int wait_by(self, int64_t deadline) except -1
-    cdef object error(self, object timeout)
-    cdef object outcome(self, object timeout)
-    cdef int finish(self) except -1
-
-
-cdef class Inbox:
-    cdef ex_inbox *box
-
-
 cdef int take(Context context, ex_taken *t) noexcept
 cdef void taken_done(ex_taken *t) noexcept
+
+# ---- for _request
+cdef ex_request *request_new(Core core, int type, bint is_put, object owner) except NULL
+cdef void request_free(ex_request *r) noexcept
+cdef int request_end(ex_request *r, int reason, int status) noexcept
+cdef int request_route(ex_request *r, ex_inbox *inbox) noexcept
+cdef void request_due(ex_request *r, int64_t deadline) noexcept
+cdef bint wait_some(ex_request *r, int64_t until) except -1     # until it has ended (False), or a while (True)
+cdef object error_of(Core core, ex_request *r, bint is_put, double seconds)
+cdef int send_get(ex_request *r, int type, unsigned long count) noexcept nogil
+cdef int send_put_wait(ex_request *r, int type, unsigned long count, const void *data) noexcept nogil
+cdef ex_inbox *inbox_new(int fd) noexcept
+cdef void inbox_free(ex_inbox *box) noexcept
+cdef ex_request *inbox_take(ex_inbox *box) noexcept
+cdef void inbox_kill(ex_inbox *box) noexcept
 
 # ---- for _bulk: what it may ask of libca; the waits and calls are made without the GIL
 cdef int64_t deadline_of(object timeout) except -1

@@ -1,4 +1,4 @@
-"""The compiled core: contexts, channels, subscriptions, requests and samples over libca.
+"""The compiled core: contexts, channels and subscriptions over libca.
 
 Threads
     Everything here may be called from any Python thread, also from callbacks. Each call of libca (all of them in
@@ -45,7 +45,7 @@ cdef int STRING = 0
 cdef int ENUM = 3
 
 hooks = {}
-"""What the layers above fill in: ``start(context)``, ``stop(contexts, timeout)``, ``note(context)``."""
+"""What the layers above fill in: ``start(context)``, ``stop(contexts, timeout)``, ``get_async``, ``put_async``."""
 
 cdef dict contexts = {}
 cdef object contexts_lock = threading.Lock()
@@ -340,6 +340,9 @@ cdef class Core:
             raise DisconnectedError(ECA_CHANDESTROY, f"the channel '{self.name}' has been closed", self.name)
         return 0
 
+    cdef bint state_of_fork(self) noexcept:
+        return self.context.generation != ex_generation_now()
+
     # ---- facts, as libca's threads last heard them
 
     @property
@@ -516,66 +519,69 @@ cdef class Core:
 
     # ---- get
 
-    cdef Request ask(self, int dbr_type, unsigned long count, object owner, object out):
-        cdef Request q = Request.__new__(Request)
-        self.check()
-        if not self.ch.reading and self.ch.state == EX_UP:
-            raise AccessError(ECA_NORDACCESS, f"get of '{self.name}': the server gives no read access", self.name)
-        q.core = self
-        q.asked = <double> ex_now() / 1e9
-        q.r = ex_request_new(self.ch, self.resolve(dbr_type), 0)
-        if q.r == NULL:
-            raise MemoryError
-        q.r.owner = <void *> owner if owner is not None else NULL
-        return q
-
     cdef int resolve(self, int dbr_type) noexcept:
         """-1: TIME of the native type; -2: the native type itself."""
         if dbr_type == -1:
             return time_of(self.ch.type)
         return self.ch.type if dbr_type == -2 else dbr_type
 
+    cdef int may_read(self) except -1:
+        self.check()
+        if not self.ch.reading and self.ch.state == EX_UP:
+            raise AccessError(ECA_NORDACCESS, f"get of '{self.name}': the server gives no read access", self.name)
+        return 0
+
+    cdef ex_request *request(self, int type, bint is_put, object owner) except NULL:
+        cdef ex_request *r = ex_request_new(self.ch, type, is_put)
+        if r == NULL:
+            raise MemoryError
+        r.owner = <void *> owner if owner is not None else NULL
+        return r
+
+    cdef Sample answer(self, ex_request *r, int status, int64_t deadline, object timeout):
+        """Wait for the reply of a get that has been sent with this status."""
+        if status != ECA_NORMAL:
+            raise from_status(status, self.name, "get")
+        wait_request(r, deadline)
+        error = error_of(self, r, False, seconds_of(timeout))
+        if error is not None:
+            raise error
+        ex_block_ref(r.block)
+        return sample_of(r.block, self)
+
     def get(self, int dbr_type=-1, unsigned long count=0, timeout=5.0, out=None, owner=None) -> Sample:
         """The value as the server has it now; connecting is included. Raises, never returns None."""
         cdef int64_t deadline = deadline_of(timeout)
-        cdef Request q
+        cdef ex_request *r
         cdef Py_buffer buf
+        cdef Sample sample
         cdef int status, type
         self.connect_by(deadline, timeout, "get")
-        q = self.ask(dbr_type, count, owner, out)
+        self.may_read()
         type = self.resolve(dbr_type)
-        if out is None:
-            with nogil:
-                status = send_get(q.r, type, count)
-            if status != ECA_NORMAL:
-                raise from_status(status, self.name, "get")
-            q.wait_by(deadline)
-            return q.outcome(timeout)
-        out_buffer(out, type, self.name, &buf)
+        if out is not None:
+            out_buffer(out, type, self.name, &buf)
         try:
-            q.r.out = buf.buf
-            q.r.out_count = <size_t> buf.len // element_size(type)
-            with nogil:
-                status = send_get(q.r, type, count)
-            if status != ECA_NORMAL:
-                raise from_status(status, self.name, "get")
-            q.wait_by(deadline)             # ended on return, whatever happened: nobody writes to `out` any more
+            r = self.request(type, False, owner)
+            if out is not None:
+                r.out = buf.buf
+                r.out_count = <size_t> buf.len // element_size(type)
+            try:
+                with nogil:
+                    status = send_get(r, type, count)
+                sample = self.answer(r, status, deadline, timeout)
+            finally:
+                ex_request_unref(r)         # ended, whatever happened: nobody writes to `out` any more
         finally:
-            PyBuffer_Release(&buf)
-        sample = q.outcome(timeout)
-        (<Sample> sample).array = filled(out, (<Sample> sample).b.count)
+            if out is not None:
+                PyBuffer_Release(&buf)
+        if out is not None:
+            sample.array = filled(out, sample.b.count)
         return sample
 
-    def get_async(self, dbr_type=-1, count=0, timeout=None, owner=None, callback=None, inbox=None) -> Request:
+    def get_async(self, dbr_type=-1, count=0, timeout=None, owner=None, callback=None, inbox=None):
         """Send a get of a connected channel; the Request ends by the reply, loss, `timeout`, or close."""
-        cdef Request q = self.ask(dbr_type, count, owner, None)
-        cdef int type = self.resolve(dbr_type)
-        cdef unsigned long n = count
-        cdef int status
-        q.prepare(callback, inbox)
-        with nogil:
-            status = send_get(q.r, type, n)
-        return q.launched(status, deadline_of(timeout), "get")
+        return hooks["get_async"](self, dbr_type, count, timeout, owner, callback, inbox)
 
     # ---- put
 
@@ -605,7 +611,7 @@ cdef class Core:
         """Write `value`; with `wait`, return when the record has finished processing. Connecting is included."""
         cdef int64_t deadline = deadline_of(timeout)
         cdef Outgoing o
-        cdef Request q
+        cdef ex_request *r
         cdef int status
         if self.ch.state != EX_UP or not self.context.running:
             self.connect_by(deadline, timeout, "put")
@@ -618,40 +624,22 @@ cdef class Core:
             if status != ECA_NORMAL:
                 raise from_status(status, self.name, "put")
             return
-        q = self.ask_put(owner)
-        with nogil:
-            status = send_put_wait(q.r, o.dbr_type, o.count, o.data)
-        if status != ECA_NORMAL:
-            raise from_status(status, self.name, "put")
-        q.wait_by(deadline)
-        q.outcome(timeout)
+        r = self.request(-1, True, owner)
+        try:
+            with nogil:
+                status = send_put_wait(r, o.dbr_type, o.count, o.data)
+            if status != ECA_NORMAL:
+                raise from_status(status, self.name, "put")
+            wait_request(r, deadline)
+            error = error_of(self, r, True, seconds_of(timeout))
+        finally:
+            ex_request_unref(r)
+        if error is not None:
+            raise error
 
-    cdef Request ask_put(self, object owner):
-        cdef Request q = Request.__new__(Request)
-        q.core = self
-        q.is_put = True
-        q.asked = <double> ex_now() / 1e9
-        q.r = ex_request_new(self.ch, -1, 1)
-        if q.r == NULL:
-            raise MemoryError
-        q.r.owner = <void *> owner if owner is not None else NULL
-        return q
-
-    def put_async(self, value, timeout=None, lenient=False, callback=None, owner=None, inbox=None) -> Request:
+    def put_async(self, value, timeout=None, lenient=False, callback=None, owner=None, inbox=None):
         """Send a put with completion to a connected channel; ``callback(request)`` runs on the dispatcher."""
-        cdef int64_t deadline = deadline_of(timeout)
-        cdef Outgoing o
-        cdef Request q
-        cdef int status
-        self.check()
-        if self.ch.state != EX_UP:
-            raise from_status(ECA_DISCONN, self.name, "put")
-        _keeper = self.encoded(value, lenient, &o, deadline)
-        q = self.ask_put(owner)
-        q.prepare(callback, inbox)
-        with nogil:
-            status = send_put_wait(q.r, o.dbr_type, o.count, o.data)
-        return q.launched(status, deadline, "put")
+        return hooks["put_async"](self, value, timeout, lenient, callback, owner, inbox)
 
     # ---- subscriptions
 
@@ -841,173 +829,45 @@ cdef class Subscription:
         return f"<Subscription {self.name!r} {self.stats}>"
 
 
-# ------------------------------------------------------------------ request
+# ----------------------------------------------------------------- requests
 
-@cython.final
-@cython.no_gc_clear
-cdef class Request:
-    """A get or a put under way, as in concurrent.futures; ended exactly once."""
+cdef bint wait_some(ex_request *r, int64_t until) except -1:
+    cdef int state
+    with nogil:
+        state = ex_request_wait(r, until)
+    if state == EX_PENDING:
+        PyErr_CheckSignals()
+    return state == EX_PENDING
 
-    def __dealloc__(self):
-        if self.r == NULL or self.core.context.generation != ex_generation_now():
-            return
-        self.r.py = NULL
-        ex_request_unref(self.r)
 
-    def __repr__(self):
-        return f"<Request {'put' if self.is_put else 'get'} {self.core.name!r} {'done' if self.done() else 'pending'}>"
-
-    cdef int prepare(self, object callback, Inbox inbox) except -1:
-        """Before it is lent: how its end is made known. Pinned until then."""
-        if callback is not None:
-            self.callbacks = [callback]
-        if inbox is not None:
-            ex_inbox_ref(inbox.box)
-            self.r.inbox = inbox.box
-        else:
-            ex_request_note(self.r)
-        self.r.py = <void *> self
-        self.core.context.pinned.add(self)
-        return 0
-
-    cdef Request launched(self, int status, int64_t deadline, str operation):
-        if status != ECA_NORMAL:
-            self.core.context.pinned.discard(self)
-            raise from_status(status, self.core.name, operation)
-        ex_request_due(self.r, deadline)
-        return self
-
-    cdef int wait_by(self, int64_t deadline) except -1:
-        """Ended on return, by the reply or by us."""
-        cdef int state
-        try:
-            while True:
-                with nogil:
-                    state = ex_request_wait(self.r, slice_until(deadline))
-                if state != EX_PENDING:
-                    return 0
-                PyErr_CheckSignals()
-                if ex_now() >= deadline:
-                    ex_request_end(self.r, EX_BY_DEADLINE, ECA_TIMEOUT)
-                    return 0
-        except BaseException:
-            ex_request_end(self.r, EX_BY_CLOSE, ECA_CHANDESTROY)    # Ctrl-C: nobody will read the answer
-            raise
-
-    cdef object error(self, object timeout):
-        """None, or the exception that says how it ended."""
-        cdef str name = self.core.name
-        cdef str what = "put" if self.is_put else "get"
-        if self.r.reason == EX_BY_DEADLINE:
-            seconds = <double> ex_now() / 1e9 - self.asked if timeout is None else seconds_of(timeout)
-            return timed_out(name, what, seconds, "the server has not answered")
-        if self.r.reason == EX_BY_CLOSE or self.r.reason == EX_BY_SHUTDOWN:
-            why = "the channel was closed" if self.r.reason == EX_BY_CLOSE else "Channel Access was shut down"
-            error = DisconnectedError(ECA_CHANDESTROY, f"{what} of '{name}' has no answer: {why}", name)
-            error.outcome_unknown = self.is_put
-            return error
-        if self.r.reason == EX_BY_SIZE:
-            return BadValueError(self.r.status, f"get of '{name}': the reply has more elements than out= holds "
-                                 f"({self.r.out_count}); nothing was written", name)
-        if self.r.status != ECA_NORMAL:
-            return from_status(self.r.status, name, what, outcome_unknown=self.is_put)
-        return None
-
-    cdef object outcome(self, object timeout):
-        cdef object error = self.error(timeout)
-        cdef ex_block *b
-        if error is not None:
-            raise error
-        if self.is_put:
-            return None
-        b = self.r.block
-        ex_block_ref(b)
-        return sample_of(b, self.core)
-
-    cdef int finish(self) except -1:
-        """On the dispatcher or the loop: run the callbacks, and let go."""
-        self.core.context.pinned.discard(self)
-        callbacks, self.callbacks = self.callbacks, None
-        for f in callbacks or ():
-            try:
-                f(self)
-            except Exception:
-                log.exception("callback of a %s of '%s' failed", "put" if self.is_put else "get", self.core.name)
-        return 0
-
-    def done(self) -> bool:
-        """Whether it has ended."""
-        return self.r.state != EX_PENDING
-
-    def result(self, timeout: float | None = None):
-        """The Sample of a get, None for a put; raises what went wrong, CATimeoutError if it is not done in time."""
-        cdef int state
-        cdef int64_t deadline = deadline_of(timeout)
-        self.core.context.check()
-        while True:
-            with nogil:
-                state = ex_request_wait(self.r, slice_until(deadline))
-            if state != EX_PENDING:
-                return self.outcome(None)
-            PyErr_CheckSignals()
+cdef int wait_request(ex_request *r, int64_t deadline) except -1:
+    """Ended on return: by the reply, by us at the deadline, or, after Ctrl-C, because nobody will read the answer."""
+    try:
+        while wait_some(r, slice_until(deadline)):
             if ex_now() >= deadline:
-                raise timed_out(self.core.name, "put" if self.is_put else "get", seconds_of(timeout), "not done yet")
-
-    def exception(self, timeout: float | None = None):
-        """What went wrong, or None; waits like ``result``."""
-        try:
-            self.result(timeout)
-        except CAError as error:
-            if not self.done():
-                raise
-            return error
-        return None
-
-    def add_done_callback(self, callback) -> None:
-        """Have ``callback(request)`` run on the dispatcher when it ends; at once, here, if its news are already out."""
-        if self.callbacks is not None or self in self.core.context.pinned:
-            self.callbacks = (self.callbacks or []) + [callback]
-        else:
-            callback(self)
-
-    def cancel(self) -> bool:
-        """Forget the answer; True if this call ended it. What was sent is not called back."""
-        return ex_request_end(self.r, EX_BY_CLOSE, ECA_CHANDESTROY) != 0
+                ex_request_end(r, EX_BY_DEADLINE, ECA_TIMEOUT)
+        return 0
+    except BaseException:
+        ex_request_end(r, EX_BY_CLOSE, ECA_CHANDESTROY)
+        raise
 
 
-@cython.final
-cdef class Inbox:
-    """Where an event loop finds its finished requests: one byte on `fd` per batch of them."""
-
-    def __cinit__(self, int fd):
-        self.box = ex_inbox_new(fd)
-        if self.box == NULL:
-            raise MemoryError
-
-    def __dealloc__(self):
-        if self.box != NULL:
-            ex_inbox_unref(self.box)
-
-    def take(self) -> list:
-        """The requests that ended since the last call, in order, their callbacks run."""
-        cdef ex_request *r = ex_inbox_take(self.box)
-        cdef ex_request *following
-        cdef Request q
-        found = []
-        while r != NULL:
-            following = r.inbox_next
-            if r.py != NULL:
-                q = <Request> r.py
-                q.finish()
-                found.append(q)
-            ex_request_unref(r)
-            r = following
-        return found
-
-    def kill(self) -> int:
-        """The loop is closed: nothing is written to `fd` any more. How many completions were lost."""
-        ex_inbox_kill(self.box)
-        return self.box.lost
+cdef object error_of(Core core, ex_request *r, bint is_put, double seconds):
+    """None, or the exception that says how an ended request ended."""
+    cdef str what = "put" if is_put else "get"
+    if r.reason == EX_BY_DEADLINE:
+        return timed_out(core.name, what, seconds, "the server has not answered")
+    if r.reason == EX_BY_CLOSE or r.reason == EX_BY_SHUTDOWN:
+        why = "the channel was closed" if r.reason == EX_BY_CLOSE else "Channel Access was shut down"
+        error = DisconnectedError(ECA_CHANDESTROY, f"{what} of '{core.name}' has no answer: {why}", core.name)
+        error.outcome_unknown = is_put
+        return error
+    if r.reason == EX_BY_SIZE:
+        return BadValueError(r.status, f"get of '{core.name}': the reply has more elements than out= holds "
+                             f"({r.out_count}); nothing was written", core.name)
+    if r.status != ECA_NORMAL:
+        return from_status(r.status, core.name, what, outcome_unknown=is_put)
+    return None
 
 
 def end_requests(Core c, owner) -> None:
@@ -1016,6 +876,49 @@ def end_requests(Core c, owner) -> None:
     if c.context.alive_():
         with nogil:
             ex_channel_close_pending(c.ch, EX_BY_CLOSE, who)
+
+# ---- for _request: the same objects, without a caller who waits
+
+cdef ex_request *request_new(Core core, int type, bint is_put, object owner) except NULL:
+    return core.request(type, is_put, owner)
+
+
+cdef void request_free(ex_request *r) noexcept:
+    ex_request_unref(r)
+
+
+cdef int request_end(ex_request *r, int reason, int status) noexcept:
+    return ex_request_end(r, reason, status)
+
+
+cdef int request_route(ex_request *r, ex_inbox *inbox) noexcept:
+    """Where its end is made known: an event loop's inbox, or (NULL) the dispatcher."""
+    if inbox != NULL:
+        ex_inbox_ref(inbox)
+        r.inbox = inbox
+    else:
+        ex_request_note(r)
+    return 0
+
+
+cdef void request_due(ex_request *r, int64_t deadline) noexcept:
+    ex_request_due(r, deadline)
+
+
+cdef ex_inbox *inbox_new(int fd) noexcept:
+    return ex_inbox_new(fd)
+
+
+cdef void inbox_free(ex_inbox *box) noexcept:
+    ex_inbox_unref(box)
+
+
+cdef ex_request *inbox_take(ex_inbox *box) noexcept:
+    return ex_inbox_take(box)
+
+
+cdef void inbox_kill(ex_inbox *box) noexcept:
+    ex_inbox_kill(box)
 
 
 # --------------------------------------------------- many at once, for _bulk

@@ -416,6 +416,8 @@ def connect(names: Sequence[str], timeout: float | None = 5.0) -> list[Channel]:
     CATimeoutError
         Some did not connect; it says which.
     """
+    if isinstance(names, (str, bytes)):
+        raise BadTypeError("a list of names is wanted, not one name")
     channels = [Channel(n) for n in names]
     missing = _bulk.connect_all([c._core for c in channels], timeout)
     if missing:
@@ -455,6 +457,37 @@ def _monotonic() -> float:
     return monotonic()
 
 
+def _as_connected(
+    cores: list[Core],
+    timeout: float | None,
+    what: str,
+    act: Callable[[list[int], float | None], list[Any]],
+) -> list[Any]:
+    """What `act` makes of each channel, all under one deadline.
+
+    Those that are connected do not wait for those that are not: a name that nobody has leaves the others their time.
+    """
+    deadline = _deadline(timeout)
+    found: list[Any] = [None] * len(cores)
+    todo = list(range(len(cores)))
+    patience = 0.1
+    while todo:
+        left = _left(deadline)
+        wait = patience if left is None else min(patience, left)
+        missing = {id(c) for c in _bulk.connect_all([cores[i] for i in todo], wait)}
+        ready = [i for i in todo if id(cores[i]) not in missing]
+        for i, result in zip(ready, act(ready, _left(deadline)), strict=True):
+            found[i] = result
+        todo = [i for i in todo if id(cores[i]) in missing]
+        patience = min(2 * patience, 1.0)
+        if left == 0.0:
+            break
+    for i in todo:
+        why = f"{cores[i].host} was lost" if cores[i].connects else "no server has answered its search"
+        found[i] = timed_out(cores[i].name, what, timeout or 0.0, why)
+    return found
+
+
 def _check_on_error(on_error: str) -> None:
     if on_error not in ("raise", "return"):
         raise BadValueError(f"on_error is 'raise' or 'return', not {on_error!r}")
@@ -474,10 +507,12 @@ def get_many(
         One error that names the failures; ``on_error='return'`` puts each exception in its sample's place instead.
     """
     _check_on_error(on_error)
-    deadline = _deadline(timeout)
     cores = _cores(channels)
-    _bulk.connect_all(cores, timeout)
-    return _finish(_bulk.get_all(cores, -1, 0, _left(deadline), _bulk.SAMPLES), "get", on_error)
+
+    def read(ready: list[int], left: float | None) -> list[Any]:
+        return _bulk.get_all([cores[i] for i in ready], -1, 0, left, _bulk.SAMPLES)
+
+    return _finish(_as_connected(cores, timeout, "get", read), "get", on_error)
 
 
 def put_many(
@@ -499,7 +534,11 @@ def put_many(
     _check_on_error(on_error)
     if len(channels) != len(values):
         raise BadValueError(f"{len(channels)} channels but {len(values)} values")
-    deadline = _deadline(timeout)
     cores = _cores(channels)
-    _bulk.connect_all(cores, timeout)
-    return _finish(_bulk.put_all(cores, values, wait, _left(deadline), False), "put", on_error)
+
+    def write(ready: list[int], left: float | None) -> list[Any]:
+        return _bulk.put_all(
+            [cores[i] for i in ready], [values[i] for i in ready], wait, left, False
+        )
+
+    return _finish(_as_connected(cores, timeout, "put", write), "put", on_error)

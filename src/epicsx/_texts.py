@@ -58,13 +58,13 @@ def connect_timed_out(function: str, name: str, seconds: float) -> str:
 
 
 def refused(function: str, error: CAError) -> CASeverityException:
-    """pyepics' exception for what libca itself would have refused, such as a put without write access."""
+    """The pyepics exception for what libca itself would have refused, such as a put without write access."""
     text = message(error.status) if error.status is not None else error.message
     return CASeverityException(function, text, status=error.status, name=error.name)
 
 
 def get_failure(error: CAError, chid: Any) -> ChannelAccessGetFailure:
-    """pyepics' exception for a read that the server, or the loss of its circuit, answered with a failure."""
+    """The pyepics exception for a read that the server, or the loss of its circuit, answered with a failure."""
     status = error.status if error.status is not None else -1
     return ChannelAccessGetFailure(
         f"Get failed; status code: {status}", chid, status, name=error.name
@@ -153,7 +153,9 @@ def info(pv: Any) -> str:
             found = f"'{found}'"
         fields[name] = str(found)
     lines = [f"== {pv.pvname}  ({form or 'native'}_{kind}) =="]
-    lines += [f"   {name:{20 if len(name) > 14 else 15}s} = {text}" for name, text in fields.items()]
+    lines += [
+        f"   {name:{20 if len(name) > 14 else 15}s} = {text}" for name, text in fields.items()
+    ]
     if kind == "enum":
         lines.append("   enum strings: ")
         lines += [f"       {i} = {name}" for i, name in enumerate(pv.enum_strs or ())]
@@ -178,7 +180,9 @@ def ordered(indices: Iterable[Any]) -> list[Any]:
 
 # --------------------------------------------------------------------- cache
 
-_TABLE = "#  PVName        ChannelID/Context Connected?\n#--------------------------------------------"
+_TABLE = (
+    "#  PVName        ChannelID/Context Connected?\n#--------------------------------------------"
+)
 
 
 def cache_table(rows: Iterable[tuple[str, Any, int, bool]]) -> str:

@@ -25,7 +25,9 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from ._ca import Core, Request, Sample
+    from ._ca import Core
+    from ._request import Request
+    from ._sample import Sample
     from ._dbr import Control
 
 log = logging.getLogger("epicsx")
@@ -154,7 +156,9 @@ def send_put(
         if wait:
             request.result(timeout)
             if not delivering():
-                told.wait(1.0)  # the callback runs elsewhere, and before put() returns unless others hold it up
+                told.wait(
+                    1.0
+                )  # the callback runs elsewhere, and before put() returns unless others hold it up
         return 1
     except CATimeoutError as error:
         return failed(error, -1)
