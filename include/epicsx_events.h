@@ -131,7 +131,7 @@ struct ex_lane {
     ex_cond wake;                /* the dispatcher waits here */
     ex_cond plan;                /* the keeper waits here */
     ex_cond spare;               /* its spares do, until a plan is queued while the keeper is inside a call */
-    int spares_idle;
+    int watching;                /* a spare is awake and watches how long the call takes */
     ex_cond settled;             /* start and stop wait here */
     ex_atomic_int closing;       /* handlers do nothing any more */
     ex_atomic_int refs;
@@ -161,7 +161,6 @@ struct ex_lane {
     int abandon_destroy;
     ex_atomic_int barrier;       /* circuits that have not yet answered the last question */
     struct ex_worker { int64_t since; ex_channel *channel; } workers[3];
-    ex_counts past;              /* of handles whose channel is gone */
     uint64_t decode_errors, server_errors;
 };
 

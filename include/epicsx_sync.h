@@ -19,6 +19,7 @@ typedef _Atomic int64_t ex_atomic_i64;
 #define ex_load(p) atomic_load_explicit((p), memory_order_acquire)
 #define ex_store(p, v) atomic_store_explicit((p), (v), memory_order_release)
 #define ex_add(p, v) (atomic_fetch_add_explicit((p), (v), memory_order_acq_rel) + (v))
+#define ex_fence() atomic_thread_fence(memory_order_seq_cst)
 #define ex_cas(p, expected, desired) \
     atomic_compare_exchange_strong_explicit((p), (expected), (desired), memory_order_acq_rel, memory_order_acquire)
 #define EX_THREAD_LOCAL _Thread_local
@@ -28,6 +29,7 @@ typedef volatile long ex_atomic_int;
 typedef volatile int64_t ex_atomic_i64;
 #define ex_load(p) (*(p))
 #define ex_store(p, v) ((void)(*(p) = (v)))
+#define ex_fence() MemoryBarrier()
 #define ex_add(p, v) \
     (sizeof(*(p)) == 8 ? (int64_t)_InterlockedExchangeAdd64((volatile __int64 *)(p), (v)) + (v) \
                        : (int64_t)_InterlockedExchangeAdd((volatile long *)(p), (long)(v)) + (v))

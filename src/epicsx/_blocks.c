@@ -46,7 +46,14 @@ int ex_generation_now(void) { return ex_load(&ex_generation); }
 long ex_lent(void) { return (long)ex_load(&lent_count); }
 void ex_lent_add(long n) { (void)ex_add(&lent_count, n); }
 size_t ex_blocks(void) { return (size_t)ex_load(&blocks_out); }
-size_t ex_pool_bytes(void) { return pool.small_bytes + pool.large_bytes; }
+size_t ex_pool_bytes(void)
+{
+    size_t bytes;
+    ex_lock(&pool.lock);
+    bytes = pool.small_bytes + pool.large_bytes;
+    ex_unlock(&pool.lock);
+    return bytes;
+}
 
 /* The class whose blocks hold at least `size` bytes, and how many they hold. */
 static int class_of(size_t size, size_t *capacity)
@@ -134,6 +141,8 @@ static ex_block *make_room(int c, size_t need)
 {
     ex_block *victims = NULL;
     int i;
+    if (need > LARGE_KEEP)
+        return NULL;                      /* it would not fit into an empty pool */
     for (i = CLASSES - 1; i >= SMALL_CLASSES && pool.large_bytes + need > LARGE_KEEP; i--) {
         while (i != c && pool.free[i] && pool.large_bytes + need > LARGE_KEEP) {
             ex_block *v = pool.free[i];

@@ -160,8 +160,8 @@ void ex_channel_plan(ex_channel *ch)
         lane->plan_head = ch;
     lane->plan_tail = ch;
     ex_signal(&lane->plan);
-    if (lane->workers[0].channel && lane->spares_idle)
-        ex_signal(&lane->spare);
+    if (lane->workers[0].channel && !lane->watching)
+        ex_broadcast(&lane->spare);      /* only one of them is the next in turn, and knows it */
 }
 
 void ex_channel_drop(ex_channel *ch)

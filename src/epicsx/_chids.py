@@ -181,17 +181,19 @@ def entry(context: int, name: str, core: Core, *, keep: bool = False) -> _CacheI
 class _Gone:
     """Takes an entry out of the registry when its channel has been freed."""
 
-    __slots__ = ("context", "name", "number")
+    __slots__ = ("cache", "context", "name", "number", "numbers")
 
     def __init__(self, context: int, name: str, number: int) -> None:
         self.context = context
         self.name = name
         self.number = number
+        self.cache = cache  # held here: at the end of the program the module's names are gone
+        self.numbers = by_number
 
     def __call__(self, _: object) -> None:
         # may run at any point of any thread, even inside the lock's holder: dict operations alone
-        item = by_number.pop(self.number, None)
-        names = cache.get(self.context)
+        item = self.numbers.pop(self.number, None)
+        names = self.cache.get(self.context)
         if names is not None and item is not None and names.get(self.name) is item:
             names.pop(self.name, None)
 

@@ -12,6 +12,7 @@ Lifetime
 
 import logging
 import time
+import weakref
 
 cimport cython
 from cpython.mem cimport PyMem_Free
@@ -87,12 +88,15 @@ def drain(Context context, int limit=1000) -> int:
                     s = <Subscription> t.py
                     try:
                         s.deliver(&t)
-                    except Exception:
+                    except BaseException:    # also sys.exit(): it must not end the thread that serves everybody
                         log.exception("callback of '%s' failed", s.core.name)
             elif t.kind == EX_NOTE_COMPLETION:
                 if t.py != NULL:
                     q = <Request> t.py       # a reference: finish() lets go of what may be the last one
-                    q.finish()
+                    try:
+                        q.finish()
+                    except BaseException:
+                        log.exception("callback of a request of '%s' failed", q.core.name)
                     q = None
             elif t.kind == EX_NOTE_LOG:
                 log_note(t.a, <const char *> t.subject)
@@ -111,7 +115,7 @@ cdef int news(Core core, int kind, int a, int b) except -1:
                 obj._on_core_connection(a != 0, b)
             else:
                 obj._on_core_access(a != 0, b != 0)
-        except Exception:
+        except BaseException:
             log.exception("connection or access callback of '%s' failed", core.name)
     return 0
 
@@ -177,8 +181,8 @@ def text_of(value, int native, precision=None, enum_strs=None, typefull="", bint
         size = len(value)
     except TypeError:
         size = -1
-    if native == 4 and size >= 0 and (whole or size < limit):
-        raw = bytes(bytearray(value))
+    if native == 4 and (whole or size < limit):
+        raw = bytes([value & 255]) if size < 0 else bytes(bytearray(value))
         return raw.partition(b"\0")[0].decode("latin-1").rstrip()
     if size > 1:
         return f"<array size={size}, type={typefull}>"
@@ -216,7 +220,6 @@ cdef class Face(Subscription):
     cdef tuple past
 
     def __init__(self, pv):
-        import weakref
         self.pv_ref = weakref.ref(pv)
         self.pvname = pv.pvname
         self.native = -1
@@ -258,7 +261,7 @@ cdef class Face(Subscription):
             self.set_queueing(listening)
 
     cdef tuple totals(self):
-        cdef tuple now = Subscription.stats.__get__(self) if self.h != NULL else (0, 0, 0, 0, 0)
+        now = Subscription.stats.__get__(self) if self.h != NULL else (0, 0, 0, 0, 0)
         return now if self.past is None else tuple([a + b for a, b in zip(now, self.past)])
 
     @property
@@ -527,7 +530,9 @@ cdef class Face(Subscription):
                     args[i] = <PyObject *> v[i]
                 args[N_FIELDS] = <PyObject *> info
                 PyObject_Vectorcall(func, args, 0, <PyObject *> CALL_NAMES)
-        except Exception:
+        except BaseException as error:
+            if not isinstance(error, Exception) and not delivering():
+                raise                   # Ctrl-C in the caller's own thread
             self.errors_ += 1
             log.exception("callback of '%s' failed", self.pvname)
         return 0

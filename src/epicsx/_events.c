@@ -334,6 +334,7 @@ static void tell_first_loss(ex_handle *h, const char *how)
 {
     /* Lane lock held on entry and exit. */
     ex_lane *lane = h->sub->channel->lane;
+    const char *name = h->sub->channel->name;    /* lent to libca, which is calling: it outlives the handle */
     char text[160];
     if (h->loss_told)
         return;
@@ -341,7 +342,7 @@ static void tell_first_loss(ex_handle *h, const char *how)
     snprintf(text, sizeof text, "slow consumer: first update %s (bound %zu events, %zu bytes); more are counted silently",
              how, h->max_events, h->max_bytes);
     ex_unlock(&lane->lock);
-    ex_log(lane, 30, h->sub->channel->name, text);
+    ex_log(lane, 30, name, text);        /* the handle may be closed and gone by now */
     ex_lock(&lane->lock);
 }
 

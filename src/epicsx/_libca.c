@@ -37,6 +37,7 @@ static int gate_enter(ex_lane *lane)
     if (ex_load(&lane->stopping) || lane->keeper_state != 2)
         return 0;
     (void)ex_add(&lane->gate, 1);
+    ex_fence();                          /* our step is seen before we look: ex_keeper_close stores, then looks */
     if (ex_load(&lane->stopping)) {      /* shut between the look and the step */
         (void)ex_add(&lane->gate, -1);
         return 0;
@@ -70,7 +71,7 @@ static void restore(ex_lane *lane, struct ca_client_context *before)
 static void call_done(ex_channel *ch)
 {
     ex_lock(&ch->lane->lock);
-    if (--ch->in_call == 0 && (ch->dirty || !ch->wanted))
+    if (--ch->in_call == 0 && (ch->dirty || ch->recreate || !ch->wanted))
         ex_channel_plan(ch);
     ex_unlock(&ch->lane->lock);
 }
@@ -94,7 +95,7 @@ static int create_attached(ex_channel *ch)
         ch->lent = 0;
         ex_lent_add(-1);
     }
-    if (--ch->in_call == 0 && (ch->dirty || !ch->wanted))
+    if (--ch->in_call == 0 && (ch->dirty || ch->recreate || !ch->wanted))
         ex_channel_plan(ch);             /* it connected, or was dropped, while we were inside */
     ex_unlock(&ch->lane->lock);
     if (status != ECA_NORMAL && !id)
@@ -202,7 +203,7 @@ static void batch_done(ex_batch *b, ex_lane *lane, ex_channel **channels)
     for (i = 0; i < b->n; i++)
         if (b->slots[i].link.channel) {
             ex_channel *ch = channels[i];
-            if (--ch->in_call == 0 && (ch->dirty || !ch->wanted))
+            if (--ch->in_call == 0 && (ch->dirty || ch->recreate || !ch->wanted))
                 ex_channel_plan(ch);
         }
     ex_unlock(&lane->lock);
@@ -404,7 +405,6 @@ static int channel_step(ex_lane *lane, ex_channel *ch)
         return 0;                        /* a handle that is still open plans us again when it closes */
     }
     if (ch->recreate && ch->id && !ch->in_call) {
-        ch->recreate = 0;
         if (ch->state == EX_UP) {        /* everyone is told: this is a loss of the connection, made by us */
             struct connection_handler_args down;
             down.chid = ch->id;
@@ -412,7 +412,9 @@ static int channel_step(ex_lane *lane, ex_channel *ch)
             ex_unlock(&lane->lock);
             ex_on_connection(down);
             ex_lock(&lane->lock);
+            return 1;                    /* a call may have begun meanwhile: look again; none begins while it is down */
         }
+        ch->recreate = 0;
         channel_end(lane, ch);
         ch->in_call++;
         ex_unlock(&lane->lock);
@@ -484,6 +486,8 @@ static void work(ex_lane *lane, int me, ex_channel *ch)
     int steps = 0;
     ch->working = 1;
     lane->workers[me].channel = ch;
+    if (lane->plan_head && !lane->watching)
+        ex_broadcast(&lane->spare);      /* there are more: a spare keeps an eye on how long this one takes */
     do {
         ch->dirty = 0;
         lane->workers[me].since = ex_now();
@@ -515,15 +519,15 @@ static void spare_main(void *p)
             if (lane->workers[i].since + STUCK_NS > due)
                 due = lane->workers[i].since + STUCK_NS;
         if (i < a.me || !lane->plan_head) {
-            lane->spares_idle++;
             ex_wait(&lane->spare, &lane->lock, EX_FOREVER);
-            lane->spares_idle--;
-        } else if (ex_now() < due)
-            ex_wait(&lane->spare, &lane->lock, due + 1000000);
-        else if ((ch = next_plan(lane, a.me)) == NULL)
-            ex_wait(&lane->spare, &lane->lock, ex_now() + STUCK_NS);
-        else {
+        } else if (ex_now() < due || (ch = next_plan(lane, a.me)) == NULL) {
+            int64_t now = ex_now();
+            lane->watching++;
+            ex_wait(&lane->spare, &lane->lock, now < due ? due + 1000000 : now + STUCK_NS);
+            lane->watching--;
+        } else {
             struct ca_client_context *before;
+            (void)ex_add(&lane->gate, 1);    /* under the lock, so before ex_keeper_stop can look */
             ex_unlock(&lane->lock);
             before = attach(lane);       /* a plan may create a channel, and ends with a flush */
             ex_lock(&lane->lock);
@@ -531,6 +535,7 @@ static void spare_main(void *p)
             ex_unlock(&lane->lock);
             ca_flush_io();
             restore(lane, before);
+            (void)ex_add(&lane->gate, -1);
             ex_lock(&lane->lock);
         }
     }
@@ -617,6 +622,8 @@ static void keeper_main(void *p)
         }
         ex_wait(&lane->plan, &lane->lock, lane->plan_head ? ex_now() + STUCK_NS : EX_FOREVER);
     }
+    while (!ex_load(&lane->closing))     /* ex_keeper_stop is still waiting for whoever is inside a call */
+        ex_wait(&lane->plan, &lane->lock, EX_FOREVER);
     destroy = !lane->abandon_destroy;
     ex_unlock(&lane->lock);
     if (lane->generation > 0)
@@ -668,6 +675,7 @@ void ex_keeper_close(ex_lane *lane)
 {
     ex_lock(&lane->lock);
     ex_store(&lane->stopping, 1);
+    ex_fence();
     ex_unlock(&lane->lock);
 }
 

@@ -35,7 +35,7 @@ class CallbackDict(dict[Any, Any]):
         super().__delitem__(key)
         self._changed()
 
-    def __ior__(self, other: Any) -> CallbackDict:  # type: ignore[override,misc]
+    def __ior__(self, other: Any) -> CallbackDict:  # type: ignore[override,misc]  # noqa: PYI034
         super().update(other)
         self._changed()
         return self
@@ -94,7 +94,7 @@ class CallbackList(list[Any]):
         super().__delitem__(index)
         self._changed()
 
-    def __iadd__(self, other: Iterable[Any]) -> CallbackList:  # type: ignore[override,misc]
+    def __iadd__(self, other: Iterable[Any]) -> CallbackList:  # type: ignore[override,misc]  # noqa: PYI034
         super().extend(other)
         self._changed()
         return self

@@ -59,12 +59,14 @@ cdef class Request:
         """On the dispatcher or the loop: run the callbacks, and let go."""
         self.known = True
         callbacks, self.callbacks = self.callbacks, None
-        for f in callbacks or ():
-            try:
-                f(self)
-            except Exception:
-                log.exception("callback of a %s of '%s' failed", self.what(), self.core.name)
-        self.core.context.pinned.discard(self)
+        try:
+            for f in callbacks or ():
+                try:
+                    f(self)
+                except Exception:
+                    log.exception("callback of a %s of '%s' failed", self.what(), self.core.name)
+        finally:
+            self.core.context.pinned.discard(self)
         return 0
 
     def done(self) -> bool:

@@ -563,15 +563,16 @@ ex_request *ex_inbox_take(ex_inbox *b)
 
 void ex_inbox_kill(ex_inbox *b)
 {
-    ex_request *r;
+    ex_request *r, *q;
     ex_lock(&b->lock);
     b->dead = 1;
     r = b->head;
     b->head = b->tail = NULL;
+    for (q = r; q; q = q->inbox_next)
+        b->lost++;
     ex_unlock(&b->lock);
     while (r) {
         ex_request *next = r->inbox_next;
-        b->lost++;
         ex_request_unref(r);
         r = next;
     }

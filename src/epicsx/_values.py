@@ -26,9 +26,9 @@ from .errors import (
 
 if TYPE_CHECKING:
     from ._ca import Core
+    from ._dbr import Control
     from ._request import Request
     from ._sample import Sample
-    from ._dbr import Control
 
 log = logging.getLogger("epicsx")
 

@@ -215,7 +215,7 @@ def cast_args(args: Any) -> list[Any]:
 
 
 def make_callback(func: Callable[..., Any], args: Any) -> Any:
-    """A C function that calls `func`, which takes one structure `args`. For a libca of one's own: epicsx's takes none."""
+    """A C function that calls `func` with one structure `args`, for a libca of one's own."""
     if not PY64_WINDOWS:
         return ctypes.CFUNCTYPE(None, args)(func)
     # Python on 64-bit Windows passes structures by pointer
@@ -237,7 +237,6 @@ connection_args = _structure("connection_args", ("chid", chid_t), ("op", long_t)
 access_rights_handler_args = _structure(
     "access_rights_handler_args", ("chid", chid_t), ("access", ubyte_t)
 )
-
 
 
 class DefaultIntEnum(enum.IntEnum):

@@ -167,9 +167,12 @@ def test_a_callback_that_fails_is_logged_and_the_next_one_runs(
             assert (record.name, record.levelno) == ("epicsx", logging.ERROR)
             assert ioc["longout"] in record.getMessage()
         assert failing.stats.delivered == 2
+    caplog.clear()  # its tracebacks keep the channel
 
 
-def test_a_callback_may_raise_what_ends_threads(ioc: SoftIOC) -> None:
+def test_a_callback_may_raise_what_ends_threads(
+    ioc: SoftIOC, caplog: pytest.LogCaptureFixture
+) -> None:
     seen: list[object] = []
 
     def leave(sample: Sample) -> None:
@@ -186,6 +189,10 @@ def test_a_callback_may_raise_what_ends_threads(ioc: SoftIOC) -> None:
         wait_until(lambda: seen == [1])
         channel.put(2, wait=True)
         wait_until(lambda: seen == [1, 2])
+        channel.put(3, callback=leave)  # type: ignore[arg-type]
+        channel.put(4, callback=lambda failed: seen.append(failed))
+        wait_until(lambda: None in seen)
+    caplog.clear()
 
 
 def test_get_put_and_connect_inside_a_value_callback(ioc: SoftIOC) -> None:
@@ -238,6 +245,7 @@ def test_a_completion_callback_that_fails_is_logged(
         wait_until(lambda: told == [None])
         assert len(caplog.records) == 1
         assert ioc["longout"] in caplog.records[0].getMessage()
+    caplog.clear()
 
 
 # ---- handles

@@ -21,10 +21,6 @@ COMMANDS: dict[str, str] = {
 """Each subcommand and what it does, in one line."""
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Paragraphs as written, and the default of each option."""
-
-
 def _parser() -> argparse.ArgumentParser:
     from .._version import __version__
 
@@ -36,7 +32,10 @@ def _parser() -> argparse.ArgumentParser:
     for name, what in COMMANDS.items():
         module = import_module("." + name, __name__)
         command = commands.add_parser(
-            name, help=what, description=module.__doc__, formatter_class=_Formatter
+            name,
+            help=what,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.arguments(command)
         command.set_defaults(run=module.run)

@@ -50,8 +50,7 @@ def database(wave_rate: float, count_rate: float) -> str:
         for code, name in zip(("ZR", "ON", "TW", "TH", "FR"), STATES, strict=True)
     )
     modes = " ".join(
-        f'field({code}ST, "{name}")'
-        for code, name in zip(("ZR", "ON", "TW"), MODES, strict=True)
+        f'field({code}ST, "{name}")' for code, name in zip(("ZR", "ON", "TW"), MODES, strict=True)
     )
     return f"""
 # the image: strip -> window -> image

@@ -77,10 +77,12 @@ class Meter:
     def stop(self) -> None:
         """Take the counts, then end the subscription: what still waited would count as dropped."""
         self._ended = time.monotonic()
+        if self._subscription is None:  # interrupted before it began
+            return
         deadline = self._ended + 1.0
-        while self._subscription.stats.pending and time.monotonic() < deadline:
+        while (final := self._subscription.stats).pending and time.monotonic() < deadline:
             time.sleep(0.002)
-        self._final = self._subscription.stats
+        self._final = final
         self._subscription.close()
 
     def on_update(self, sample: Any) -> None:
@@ -89,7 +91,8 @@ class Meter:
         self.updates += 1
         self.bytes += sample.count * self._size
         if not self.is_array and self.native != DBR.STRING:
-            self.history.append((sample.timestamp, sample.value))
+            # by our own clock: a record that was never processed has no stamp
+            self.history.append((time.monotonic() - self._began, sample.value))
         self.examine(sample)
 
     def examine(self, sample: Any) -> None:
@@ -100,6 +103,8 @@ class Meter:
     @property
     def stats(self) -> Counts:
         """The counts of its subscription."""
+        if self._subscription is None:
+            return Counts(0, 0, 0, 0, 0)
         return self._final or self._subscription.stats
 
     @property
@@ -137,8 +142,9 @@ class Meter:
             found.append(f"{self.label}: epicsx dropped {dropped} of {self.stats.received} updates")
         if not self.updates:
             found.append(f"{self.label}: nothing arrived")
-        if self.disconnects:
-            found.append(f"{self.label}: the connection was lost {self.disconnects} times")
+        if lost := self.disconnects:
+            times = f", {lost} times" if lost > 1 else ""
+            found.append(f"{self.label}: the connection was lost{times}")
         return found
 
     def remarks(self) -> str:
@@ -159,11 +165,11 @@ class Meter:
         if self.is_array:
             if not len(value):
                 return "empty"
-            low, high = self.number(value.min()), self.number(value.max())
+            low, high = self.digits(value.min()), self.digits(value.max())
             return f"{len(value)} x {value.dtype}, {low} to {high} {self.units}".rstrip()
-        return f"{self.number(value)} {self.units}".rstrip()
+        return f"{self.digits(value)} {self.units}".rstrip()
 
-    def number(self, value: Any) -> str:
+    def digits(self, value: Any) -> str:
         """A number as the record's precision has it."""
         if isinstance(value, (int, np.integer)):
             return str(value)
@@ -201,7 +207,7 @@ class Counter(Meter):
 
 
 class Distinct(Meter):
-    """An array about which nothing is known: how often does it differ from the one before?"""
+    """An array about which nothing is known but how often it differs from the one before."""
 
     def __init__(self, channel: Any, label: str = "") -> None:
         super().__init__(channel, label)
@@ -251,8 +257,7 @@ class Frames(Meter):
         self._ring = ring
         self._rate = rate
         self._stamp = 0.0
-        self.first: int | None = None
-        self.number = 0  # type: ignore[assignment]
+        self.frame = -1  # of the newest image, with the laps of the ring
         self.distinct = 0
         self.repeated = 0
         self.skipped = 0  # made by the IOC, but never sent
@@ -260,3 +265,126 @@ class Frames(Meter):
 
     def examine(self, sample: Any) -> None:
         """Read the counter in its pixels."""
+        if not sample.count:
+            return  # before its first frame
+        place, whole = self._frame_of(sample.value)
+        self.torn += not whole
+        stamp = sample.timestamp
+        if self.frame < 0:
+            self.frame, self.distinct = place, 1
+        else:
+            steps = (place - self.frame) % self._ring
+            # The counter tells the place in the ring; whole laps without an image, only the clock.
+            laps = round(((stamp - self._stamp) * self._rate - steps) / self._ring)
+            steps += max(laps, 0) * self._ring
+            if steps:
+                self.frame += steps
+                self.distinct += 1
+                self.skipped += steps - 1
+            else:
+                self.repeated += 1
+        self._stamp = stamp
+
+    def failures(self) -> list[str]:
+        """What went wrong; a frame of two halves is."""
+        found = super().failures()
+        if self.torn:
+            found.append(f"{self.label}: {self.torn} frames were not of one piece")
+        return found
+
+    def remarks(self) -> str:
+        """Distinct frames, and those that were not."""
+        return f"{self.distinct} distinct frames, {self.repeated} repeated, {self.skipped} skipped by the IOC"
+
+    def text(self) -> str:
+        """The frame's number."""
+        return f"frame {self.frame}" if self.frame >= 0 else "-"
+
+
+class Requests:
+    """The times of requests, by kind, and what went wrong with them. One thread writes."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, list[float]] = {}
+        self.failed = 0
+        self.first_failure = ""
+        self.over = False  # no further requests
+
+    def timed(self, kind: str, request: Callable[[], T]) -> T | None:
+        """The result of `request`, timed; None if it failed, which is noted, or if all is over."""
+        if self.over:
+            return None
+        began = time.perf_counter()
+        try:
+            result = request()
+        except CAError as error:
+            self.fail(str(error))
+            return None
+        self.times.setdefault(kind, []).append(time.perf_counter() - began)
+        return result
+
+    def fail(self, why: str) -> None:
+        """Note a failure."""
+        self.failed += 1
+        self.first_failure = self.first_failure or why
+
+    def rows(self) -> list[tuple[str, int, float, float]]:
+        """Kind, number, median and 99th percentile in milliseconds."""
+        found = []
+        for kind, all_times in list(self.times.items()):
+            times = sorted(all_times)
+            # a percentile of few values is the largest of them
+            p99 = times[min(len(times) - 1, int(0.99 * len(times)))]
+            found.append((kind, len(times), statistics.median(times) * 1e3, p99 * 1e3))
+        return found
+
+    def failures(self) -> list[str]:
+        """What went wrong."""
+        if not self.failed:
+            return []
+        return [f"{self.failed} requests failed, the first: {self.first_failure}"]
+
+
+class Usage:
+    """Processor time and memory of this process and of another, as far as the system tells."""
+
+    def __init__(self, other: int | None = None) -> None:
+        self._pids = {"this process": os.getpid()}
+        if other is not None:
+            self._pids["IOC"] = other
+        self._began = {name: (time.monotonic(), _cpu(pid)) for name, pid in self._pids.items()}
+
+    def text(self) -> str:
+        """The processor share since the start and the memory now, of each."""
+        parts = []
+        for name, pid in self._pids.items():
+            then, before = self._began[name]
+            now, memory = _cpu(pid), _memory(pid)
+            if before is None or now is None:
+                continue
+            share = (now - before) / max(time.monotonic() - then, 1e-9)
+            parts.append(f"{name} {share:.0%} of a core" + (f", {memory:.0f} MB" if memory else ""))
+        return "; ".join(parts)
+
+
+def _cpu(pid: int) -> float | None:
+    """Seconds of processor time that a process has used."""
+    if pid == os.getpid():
+        return time.process_time()
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _memory(pid: int) -> float | None:
+    """Megabytes of memory that a process occupies."""
+    if sys.platform != "linux":
+        return None
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except (OSError, ValueError, IndexError):
+        return None

@@ -1,11 +1,13 @@
 """Show live Channel Access data going through the compiled core.
 
-Starts the EPICS soft IOC on private ports of the loopback interface, with live scalars, an enum, a text, a waveform
-and a 1360 x 1024 x 3 camera image that changes every frame; monitors all of it, gets, puts with wait and acquires
-meanwhile; accounts for every update; and leaves a picture of the last image and waveform.
+Starts the EPICS soft IOC on private ports of the loopback interface, with live
+scalars, an enum, a text, a waveform and a 1360 x 1024 x 3 camera image that
+changes every frame; monitors all of it, gets, puts with wait and acquires
+meanwhile; accounts for every update; and leaves a picture of the last image and
+waveform.
 
-With --pv it does the same against PVs of your own, through your EPICS_CA_* environment, and starts no IOC.
-It only reads them, unless you say --write.
+With --pv it does the same against PVs of your own, found through your EPICS_CA_*
+environment, and starts no IOC. It only reads them, unless you say --write.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 
 __all__ = ["arguments", "run"]
@@ -22,14 +25,17 @@ EXTRA_IOC = {"epicscorelibs": "epicscorelibs"}
 
 EPILOG = """\
 What is counted:
-  received    updates that libca handed to epicsx; each is delivered, merged, dropped or waits
-  merged      replaced by a newer update while it waited for a slow callback, in epicsx
-  dropped     discarded by epicsx because a bound was reached
-  gaps        increments of the counter that never arrived
-  skipped     frames that the IOC made but did not send: it queues one array per client and PV
+  received   updates that libca handed to epicsx; each of them is
+  delivered  to a callback, or
+  merged     replaced by a newer one while it waited in epicsx, or
+  dropped    by epicsx because a bound was reached, or
+  waiting    still
+  gaps       increments of the counter that never arrived
+  skipped    frames that the IOC made but did not send: it queues one array
+             for each monitor
 
 Exit codes:
-  0    all that was received was delivered, no counter has a gap, no request failed
+  0    nothing was dropped, no counter has a gap, no request failed
   1    epicsx dropped an update, a counter has a gap, a frame was torn, a request failed,
        a connection was lost, or nothing arrived
   2    it could not begin: bad option, missing extra, unknown PV, no place for the picture
@@ -37,59 +43,75 @@ Exit codes:
 """
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number is wanted, not {text!r}") from None
+
+
 def _seconds(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"a number of seconds above 0 is wanted, not {text}")
     return value
 
 
-class _Rate:
-    """Checks a rate: the scan periods that an IOC has, or can be given."""
+def _rate(most: int) -> Callable[[str], float]:
+    """A check of a rate: an IOC scans at its standard periods, and at shorter ones that it is given."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.__name__ = "rate"  # argparse names it in its message
-
-    def __call__(self, text: str) -> float:
-        value = float(text)
-        if value not in (1, 2, 5, 10) and not 10 < value <= self.most:
-            raise argparse.ArgumentTypeError(
-                f"1, 2, 5, 10 or more, up to {self.most} per second, not {text}"
-            )
+    def rate(text: str) -> float:
+        value = _number(text)
+        if value not in (1, 2, 5, 10) and not 10 < value <= most:
+            raise argparse.ArgumentTypeError(f"1, 2, 5 or 10 to {most} is wanted, not {text}")
         return value
+
+    return rate
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the demo."""
     parser.epilog = EPILOG
-    parser.add_argument("--seconds", type=_seconds, default=10.0, help="how long it runs")
-    parser.add_argument(
-        "--pv", action="append", metavar="NAME", help="a PV of your own; may be given again"
+    add = parser.add_argument
+    add(
+        "--seconds",
+        type=_seconds,
+        default=10.0,
+        metavar="S",
+        help="how long it runs (default: %(default)g)",
     )
-    parser.add_argument(
-        "--write",
-        action="store_true",
-        help="with --pv: also put, with wait, the value that was just read",
+    add(
+        "--picture",
+        metavar="FILE",
+        default="epicsx-demo.png",
+        help="the picture to leave (default: %(default)s)",
     )
-    parser.add_argument(
-        "--timeout", type=_seconds, default=5.0, help="with --pv: seconds to find the PVs in"
+    add("--plain", action="store_true", help="a line a second, as when output is no terminal")
+
+    add = parser.add_argument_group("PVs of your own").add_argument
+    add("--pv", action="append", metavar="NAME", help="a PV; may be given again")
+    add("--write", action="store_true", help="put, with wait, the value that was just read")
+    add(
+        "--timeout",
+        type=_seconds,
+        default=5.0,
+        metavar="S",
+        help="how long to look for them (default: %(default)g)",
     )
-    parser.add_argument(
-        "--picture", metavar="FILE", default="epicsx-demo.png", help="the picture to leave"
-    )
-    parser.add_argument(
-        "--plain", action="store_true", help="one line a second, as when not on a terminal"
-    )
-    parser.add_argument(
-        "--image-rate", type=_Rate(100), default=25.0, metavar="HZ", help="frames made per second"
-    )
-    parser.add_argument(
-        "--wave-rate", type=_Rate(1000), default=1000.0, metavar="HZ", help="waveforms per second"
-    )
-    parser.add_argument(
-        "--count-rate", type=_Rate(1000), default=100.0, metavar="HZ", help="counts per second"
-    )
+
+    add = parser.add_argument_group("the soft IOC: how often a second it makes").add_argument
+    for option, most, rate, what in (
+        ("--image-rate", 100, 25.0, "an image of 4.2 MB"),
+        ("--wave-rate", 1000, 1000.0, "a waveform of 1000 samples"),
+        ("--count-rate", 1000, 100.0, "an increment of the counter"),
+    ):
+        add(
+            option,
+            type=_rate(most),
+            default=rate,
+            metavar="HZ",
+            help=f"{what} (default: %(default)g)",
+        )
 
 
 def _complain(text: object) -> int:

@@ -1,0 +1,897 @@
+"""Channel Access by functions of a channel id, as pyepics' ``epics.ca`` has it, over epicsx's own core.
+
+The module's capitals are live settings: they are read when needed, and programs assign to them.
+
+Threads
+    Any thread may call anything, also inside callbacks. pyepics' contexts are names here: one preemptive context serves
+    the process, and a thread that has none is attached to the first one when it needs it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import logging
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as numpy
+
+from . import _ca, _chids, _texts, _values, dbr
+from . import _dispatch as _dispatch  # the delivering threads
+from ._build_info import build_info
+from ._chids import _CacheItem as _CacheItem
+from ._deliver import delivering, text_of
+from ._texts import NOT_A_CHID, failed
+from .errors import CASeverityException as CASeverityException
+from .errors import (
+    CATimeoutError,
+    DisconnectedError,
+    ServerError,
+)
+from .errors import ChannelAccessException as ChannelAccessException
+from .errors import ChannelAccessGetFailure as ChannelAccessGetFailure
+from .errors import (
+    message as _message,
+)
+from .utils import IOENCODING as IOENCODING
+from .utils import bytes2str as bytes2str
+from .utils import str2bytes as str2bytes
+from .utils import strjoin as strjoin
+
+if TYPE_CHECKING:
+    from ._ca import Core
+    from ._sample import Sample
+
+log = logging.getLogger("epicsx")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+HAS_NUMPY = True
+"""False has arrays answered as ctypes arrays."""
+
+libca: Any = None
+"""None before first use, then a truthy object on which C's names resolve."""
+
+initial_context: int | None = None
+"""The context that ``use_initial_context`` attaches: that of the first use."""
+
+ca_printf = ""
+
+PREEMPTIVE_CALLBACK = True
+"""Whether updates arrive by themselves."""
+
+AUTO_CLEANUP = True
+"""Whether Channel Access is ended when the program ends."""
+
+WITH_CA_MESSAGES = False
+"""Kept for programs that set it: libca's messages go to the logger ``epicsx``."""
+
+AUTOMONITOR_MAXLENGTH = 65536
+"""PVs with fewer elements than this are monitored unless told otherwise."""
+
+DEFAULT_CONNECTION_TIMEOUT = 2.0
+"""Seconds that a connection is waited for unless told otherwise."""
+
+DEFAULT_SUBSCRIPTION_MASK = dbr.DBE_VALUE | dbr.DBE_ALARM
+"""Which changes are events unless told otherwise."""
+
+_LIBCA_FINALIZED = object()
+
+_cache = _chids.cache
+_chid_cache = _chids.by_number
+_clear_cache_callbacks: dict[int, Callable[[], Any]] = {}
+
+_local = threading.local()
+_last_context = 0
+_many: dict[str, Core] = {}  # the channels of bulk reads and writes, least recently used first
+
+
+def write(msg: str, newline: bool = True, flush: bool = True) -> None:
+    """Print a message on standard output."""
+    sys.stdout.write(f"{msg}\n" if newline else msg)
+    if flush:
+        sys.stdout.flush()
+
+
+# ------------------------------------------------------------------ start, end
+
+
+class _LibCA:
+    """Stands where pyepics has the loaded C library: C's names answer with epicsx's functions."""
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return f"<libca of epicsx, {find_libca()}>"
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        short = name.removeprefix("ca_")
+        if name in ("ca_pend_io", "ca_pend_event", "ca_poll", "ca_flush_io", "ca_test_io"):
+            found: Callable[..., Any] = globals()[short]
+            return found
+        if name in ("ca_version", "ca_message"):
+            text = globals()[short]
+            return lambda *args: str2bytes(text(*args))
+        if not name.startswith("ca_"):
+            raise AttributeError(f"libca has no {name!r}")
+
+        def refused(*args: Any) -> Any:
+            raise TypeError(
+                f"{name}: epicsx's channels and contexts are not libca's; use epicsx.ca.{short}"
+            )
+
+        return refused
+
+
+def find_lib(inp_lib_name: str = "ca") -> str:
+    """The path of epicsx's own copy of a library of EPICS, ``'ca'`` or ``'Com'``."""
+    if "PYEPICS_LIBCA" in os.environ and not getattr(find_lib, "told", False):
+        find_lib.told = True  # type: ignore[attr-defined]
+        log.info("PYEPICS_LIBCA is not used: epicsx is linked with its own libca")
+    path = str(build_info().get("libca_path" if inp_lib_name == "ca" else "libcom_path") or "")
+    if not path and inp_lib_name != "ca":
+        folder, base = os.path.split(find_lib("ca"))
+        path = os.path.join(folder, base.replace("libca", "libCom", 1))
+    if not path:
+        raise ChannelAccessException("cannot find Epics CA DLL")
+    return path
+
+
+def find_libca() -> str:
+    """The path of the libca that epicsx uses."""
+    return find_lib("ca")
+
+
+def find_libCom() -> str:
+    """The path of the libCom that epicsx uses."""
+    return find_lib("Com")
+
+
+def initialize_libca() -> Any:
+    """Start Channel Access, and give back what stands for the library. May be called again."""
+    global libca, initial_context
+    with _chids.lock:
+        if libca is None or libca is _LIBCA_FINALIZED:
+            _ca.context()
+            libca = _LibCA()
+            initial_context = _new_context()
+            _local.context = initial_context
+            if AUTO_CLEANUP:
+                atexit.register(_at_exit)
+    return libca
+
+
+def _new_context() -> int:
+    global _last_context
+    with _chids.lock:
+        _last_context += 1
+        return _last_context
+
+
+def _at_exit() -> None:
+    # The core ends by its own hook; what a program still calls from here on answers None.
+    global libca
+    libca = _LIBCA_FINALIZED
+
+
+def finalize_libca(maxtime: float = 10.0) -> None:
+    """End Channel Access: all channels are cleared, and functions of this module answer None from now on."""
+    global libca, initial_context
+    if libca is None or libca is _LIBCA_FINALIZED:
+        return
+    _clear_everything()
+    _ca.shutdown(min(maxtime, 1.0))
+    libca = _LIBCA_FINALIZED
+    initial_context = None
+    _local.context = None
+
+
+def _ready() -> bool:
+    if libca is None:
+        initialize_libca()
+    return libca is not _LIBCA_FINALIZED
+
+
+def _after_fork() -> None:
+    # What was made before the fork belongs to the parent; the child's first use starts anew.
+    global libca, initial_context, _local
+    _chids.lock = threading.RLock()
+    _chids.forget()
+    _many.clear()
+    _local = threading.local()
+    if libca is not _LIBCA_FINALIZED:
+        libca = None
+    initial_context = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+# ----------------------------------------------------------------- decorators
+
+
+def withCA(fcn: F) -> F:
+    """Have Channel Access started before `fcn` runs; after ``finalize_libca`` it answers None."""
+
+    @functools.wraps(fcn)
+    def wrapper(*args: Any, **kwds: Any) -> Any:
+        return fcn(*args, **kwds) if _ready() else None
+
+    return wrapper  # type: ignore[return-value]
+
+
+def withCHID(fcn: F) -> F:
+    """Check that the first argument is a chid, before `fcn` runs."""
+
+    @functools.wraps(fcn)
+    def wrapper(*args: Any, **kwds: Any) -> Any:
+        if not _ready():
+            return None
+        chid = args[0] if args else kwds.get("chid")
+        if not isinstance(chid, (dbr.chid_t, int)):
+            raise ChannelAccessException(
+                f"{fcn.__name__}: {NOT_A_CHID} {chid} {type(chid)} args {list(args)} kwargs {kwds}!"
+            )
+        _chids.find(chid)
+        return fcn(*args, **kwds)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def _connecting(fcn: F, must: bool) -> F:
+    @functools.wraps(fcn)
+    def wrapper(*args: Any, **kwds: Any) -> Any:
+        if not _ready():
+            return None
+        chid = args[0] if args else kwds.get("chid")
+        item = _chids.find(chid, fcn.__name__)
+        if not item.conn:
+            timeout = kwds.get("timeout")
+            if timeout is None:
+                timeout = DEFAULT_CONNECTION_TIMEOUT
+            if not connect_channel(chid, timeout=timeout) and must:
+                text = _texts.connect_timed_out(fcn.__name__, item.pvname, timeout)
+                raise ChannelAccessException(text, name=item.pvname)
+        return fcn(*args, **kwds)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def withConnectedCHID(fcn: F) -> F:
+    """Have the channel connected before `fcn` runs, or raise."""
+    return _connecting(fcn, True)
+
+
+def withMaybeConnectedCHID(fcn: F) -> F:
+    """Have the channel connected before `fcn` runs, if it can be in time."""
+    return _connecting(fcn, False)
+
+
+def withInitialContext(fcn: F) -> F:
+    """Attach the first context for as long as `fcn` runs."""
+
+    @functools.wraps(fcn)
+    def wrapper(*args: Any, **kwds: Any) -> Any:
+        before = current_context()
+        use_initial_context()
+        try:
+            return fcn(*args, **kwds)
+        finally:
+            _local.context = before
+
+    return wrapper  # type: ignore[return-value]
+
+
+def PySEVCHK(func_name: str, status: int, expected: int = dbr.ECA_NORMAL) -> int:
+    """The status, if it is the expected one; else CASeverityException."""
+    if status == expected:
+        return status
+    raise CASeverityException(func_name, message(status), status=status)
+
+
+def withSEVCHK(fcn: F) -> F:
+    """Check the status that `fcn` gives back."""
+
+    @functools.wraps(fcn)
+    def wrapper(*args: Any, **kwds: Any) -> Any:
+        return PySEVCHK(fcn.__name__, fcn(*args, **kwds))
+
+    return wrapper  # type: ignore[return-value]
+
+
+# ------------------------------------------------------------------- contexts
+
+
+def current_context() -> int | None:
+    """The number of this thread's context; None if it is attached to none."""
+    if libca is None:
+        initialize_libca()
+    if libca is _LIBCA_FINALIZED:
+        return None
+    found: int | None = getattr(_local, "context", None)
+    if found is None and delivering():
+        found = _local.context = initial_context
+    return found
+
+
+def _context() -> int:
+    """The context of this thread: the first one if it had none."""
+    found = current_context()
+    if found is None:
+        found = _local.context = initial_context
+    if found is None:
+        raise RuntimeError(_texts.CONTEXT_UNSET)
+    return found
+
+
+@withCA
+def context_create(ctx: int | None = None) -> int:
+    """Make a context and attach this thread to it, if it has none."""
+    if current_context() is None:
+        _local.context = _new_context()
+    return dbr.ECA_NORMAL
+
+
+def create_context(ctx: int | None = None) -> int | None:
+    """Make a context, the first one by starting Channel Access; its number."""
+    context_create(ctx)
+    global initial_context
+    if initial_context is None:
+        initial_context = current_context()
+    return current_context()
+
+
+@withCA
+def context_destroy() -> int:
+    """End this thread's context: its channels are cleared."""
+    context = current_context()
+    for item in list(_cache.get(context or 0, {}).values()):
+        _clear(item)
+    _cache.pop(context or 0, None)
+    _local.context = None
+    return 0
+
+
+def destroy_context() -> int:
+    """End this thread's context: its channels are cleared."""
+    return context_destroy()
+
+
+@withCA
+def attach_context(context: int) -> int:
+    """Attach this thread to a context; an ECA code, 424 if it has one already."""
+    if current_context() is not None:
+        return dbr.ECA_ISATTACHED
+    _local.context = context
+    return dbr.ECA_NORMAL
+
+
+@withCA
+def use_initial_context() -> int:
+    """Attach this thread to the first context."""
+    _local.context = initial_context
+    return dbr.ECA_NORMAL
+
+
+@withCA
+def detach_context() -> int:
+    """Detach this thread from its context."""
+    _local.context = None
+    return 0
+
+
+class CAThread(threading.Thread):
+    """A thread that begins by attaching itself to the first context."""
+
+    def run(self) -> None:
+        """Attach, then do what was asked for."""
+        use_initial_context()
+        threading.Thread.run(self)
+
+
+# ---------------------------------------------------------------------- cache
+
+
+def get_cache(pvname: str) -> _CacheItem | None:
+    """What is known of a channel of this thread's context, by name; None if there is none."""
+    return _cache[_context()].get(pvname)
+
+
+def _get_cache_by_chid(chid: Any) -> _CacheItem:
+    """What is known of a channel."""
+    return _chids.find(chid)
+
+
+def show_cache(print_out: bool = True) -> str | None:
+    """Print a table of all channels; with `print_out` False give it back."""
+    rows = [
+        (item.pvname, item.chid, context, item.conn)
+        for context, names in list(_cache.items())
+        for item in list(names.values())
+    ]
+    text = _texts.cache_table(rows)
+    if not print_out:
+        return text
+    write(text)
+    return None
+
+
+def _clear_everything() -> None:
+    for callback in list(_clear_cache_callbacks.values()):
+        callback()
+    for item in list(_chid_cache.values()):
+        _clear(item)
+    _chids.forget()
+    _many.clear()
+
+
+def clear_cache() -> None:
+    """Clear all channels, and go on in a new context."""
+    global initial_context
+    if libca is None or libca is _LIBCA_FINALIZED:
+        _chids.forget()
+        return
+    _clear_everything()
+    initial_context = _local.context = _new_context()
+
+
+def register_clear_cache(callback: Callable[[], Any]) -> None:
+    """Have ``callback()`` run by ``clear_cache``."""
+    _clear_cache_callbacks[id(callback)] = callback
+
+
+def _clear(item: _CacheItem) -> None:
+    core = item._core or item._weak()
+    _chids.drop(item)
+    _many.pop(item.pvname, None)
+    if core is not None:
+        core.clear()
+
+
+# ------------------------------------------------------------------- channels
+
+
+@withCA
+def create_channel(
+    pvname: str,
+    connect: bool = False,
+    auto_cb: bool = True,
+    callback: Callable[..., Any] | None = None,
+) -> Any:
+    """The id of the channel of that name in this thread's context; searching starts at once.
+
+    Parameters
+    ----------
+    connect : bool
+        Wait for the connection, up to ``DEFAULT_CONNECTION_TIMEOUT``.
+    auto_cb : bool
+        Not used.
+    callback : callable
+        ``callback(pvname=, chid=, conn=)`` at each change of the connection; at once if it is connected already.
+    """
+    name = bytes2str(pvname)
+    item = _chids.entry(_context(), name, _ca.core(name), keep=True)
+    if callback is not None and callback not in item.callbacks:
+        item.listen()
+        item.callbacks.append(callback)
+        if item.conn:
+            item.run(callback, pvname=name, chid=item.chid_int, conn=True)
+    if connect:
+        connect_channel(item.chid)
+    return item.chid
+
+
+@withCHID
+def connect_channel(chid: Any, timeout: float | None = None, verbose: bool = False) -> bool:
+    """Whether the channel is connected, now or within `timeout` seconds (``DEFAULT_CONNECTION_TIMEOUT``)."""
+    item = _chids.find(chid)
+    if timeout is None:
+        timeout = DEFAULT_CONNECTION_TIMEOUT
+    connected = bool(item.core.wait_connected(timeout))
+    if not connected:
+        item.failures += 1
+        item.ts = time.time()
+    if verbose:
+        write(f" connect channel -> {chid} {state(chid)} {dbr.CS_CONN} ")
+    return connected
+
+
+@withCHID
+def clear_channel(chid: Any) -> int:
+    """End the channel, for everybody who uses it."""
+    _clear(_chids.find(chid))
+    return dbr.ECA_NORMAL
+
+
+@withCHID
+def replace_access_rights_event(chid: Any, callback: Callable[..., Any] | None = None) -> int:
+    """Have ``callback(read, write)`` called at once, if connected, and when the access rights change."""
+    item = _chids.find(chid)
+    if callback is not None:
+        item.listen()
+        item.access_event_callback.append(callback)
+        if item.conn:
+            item.run(callback, item.core.read_access, item.core.write_access)
+    return dbr.ECA_NORMAL
+
+
+def _chid_to_int(chid: Any) -> int:
+    """The number of a chid, whether it is an object or the number itself."""
+    return _chids.to_int(chid)
+
+
+@withCHID
+def name(chid: Any) -> str:
+    """The PV's name."""
+    return _chids.find(chid).pvname
+
+
+@withCHID
+def host_name(chid: Any) -> str:
+    """``host:port`` of the server, ``'<disconnected>'`` if there is none."""
+    core = _chids.find(chid).core
+    return str(core.host) if core.connected else "<disconnected>"
+
+
+@withCHID
+def element_count(chid: Any) -> int:
+    """The record's number of elements; 0 if disconnected."""
+    core = _chids.find(chid).core
+    return int(core.count) if core.connected else 0
+
+
+@withCHID
+def read_access(chid: Any) -> int:
+    """1 if the server lets us read."""
+    return int(_chids.find(chid).core.read_access)
+
+
+@withCHID
+def write_access(chid: Any) -> int:
+    """1 if the server lets us write."""
+    return int(_chids.find(chid).core.write_access)
+
+
+@withCHID
+def field_type(chid: Any) -> int:
+    """The native type; -1 if disconnected."""
+    core = _chids.find(chid).core
+    return int(core.native_type) if core.connected else -1
+
+
+@withCHID
+def state(chid: Any) -> int:
+    """0 never connected, 1 connected before, 2 connected, 3 closed."""
+    return int(_chids.find(chid).core.state)
+
+
+def isConnected(chid: Any) -> bool | None:
+    """Whether the channel is connected."""
+    found = state(chid)
+    return None if found is None else found == dbr.CS_CONN
+
+
+def access(chid: Any) -> str:
+    """The access rights as text: ``'no access'``, ``'read-only'``, ``'write-only'``, ``'read/write'``."""
+    rights = read_access(chid) + 2 * write_access(chid)
+    return ("no access", "read-only", "write-only", "read/write")[rights]
+
+
+def promote_type(chid: Any, use_time: bool = False, use_ctrl: bool = False) -> int:
+    """The channel's native type, or its TIME or CTRL variant."""
+    return promote_fieldtype(field_type(chid), use_time=use_time, use_ctrl=use_ctrl)
+
+
+def promote_fieldtype(ftype: int, use_time: bool = False, use_ctrl: bool = False) -> int:
+    """A native type's TIME or CTRL variant. STRING has no CTRL: it is TIME_STRING."""
+    if use_ctrl:
+        ftype += dbr.CTRL_STRING
+    elif use_time:
+        ftype += dbr.TIME_STRING
+    return dbr.TIME_STRING if ftype == dbr.CTRL_STRING else ftype
+
+
+# ------------------------------------------------------------------- messages
+
+
+@withCA
+def flush_io() -> int:
+    """Send what has been asked for."""
+    _ca.context().flush()
+    return dbr.ECA_NORMAL
+
+
+def message(status: int) -> str:
+    """The text of an ECA code."""
+    return _message(status)
+
+
+@withCA
+def version() -> str:
+    """The version of the Channel Access protocol."""
+    return _ca.ca_version()
+
+
+@withCA
+def pend_io(timeout: float = 1.0) -> int:
+    """Send what has been asked for. Reads of this module wait by themselves."""
+    _ca.context().flush()
+    return dbr.ECA_NORMAL
+
+
+@withCA
+def pend_event(timeout: float = 1.0e-5) -> int:
+    """Send what has been asked for and wait `timeout` seconds, while updates arrive."""
+    _ca.context().flush()
+    time.sleep(max(0.0, timeout))
+    return dbr.ECA_TIMEOUT
+
+
+@withCA
+def poll(evt: float = 1.0e-5, iot: float = 1.0) -> int:
+    """Send what has been asked for and wait `evt` seconds, while updates arrive."""
+    pend_event(evt)
+    return pend_io(iot)
+
+
+@withCA
+def test_io() -> bool:
+    """Whether all that was asked for has been answered."""
+    return True
+
+
+# --------------------------------------------------------------------- reading
+
+
+def _type_asked(core: Core, ftype: int | None) -> int:
+    if ftype is None:
+        return -2
+    if ftype not in dbr.Map:
+        raise ChannelAccessGetFailure(f"Get failed; unknown type: {ftype}", None, -1)
+    return dbr.TIME_STRING if ftype == dbr.CTRL_STRING else ftype
+
+
+def _answer(item: _CacheItem, sample: Sample, as_string: bool, as_numpy: bool) -> dict[str, Any]:
+    value = _values.value_of(sample)
+    if as_string:
+        n = item.core.count if hasattr(value, "__len__") else 1
+        value = _as_string(value, item.chid, n, sample.dbr_type)
+    elif not (as_numpy and HAS_NUMPY):
+        value = _values.as_ctypes(value, sample.dbr_type)
+    return {"value": value, **_values.metadata(sample)}
+
+
+def _connected(item: _CacheItem, timeout: float | None) -> bool:
+    return item.conn or bool(connect_channel(item.chid, timeout))
+
+
+@withCA
+def get_with_metadata(
+    chid: Any,
+    ftype: int | None = None,
+    count: int | None = None,
+    wait: bool = True,
+    timeout: float | None = None,
+    as_string: bool = False,
+    as_numpy: bool = True,
+) -> dict[str, Any] | None:
+    """The value and what its DBR type brings with it, read from the server; None if there is no answer in time."""
+    item = _chids.find(chid, "get")
+    if not _connected(item, timeout):
+        return failed(lambda: CATimeoutError(_texts.cannot_connect(item.pvname)), None)
+    core = item.core
+    asked = _type_asked(core, ftype)
+    n = min(count or 0, core.count)
+    if not wait:
+        request = core.get_async(asked, n)
+        item.get_results[ftype, count] = [request]
+        return None
+    sample = _values.read(core, asked, n, timeout, lambda: item.chid)
+    return None if sample is None else _answer(item, sample, as_string, as_numpy)
+
+
+def get(
+    chid: Any,
+    ftype: int | None = None,
+    count: int | None = None,
+    wait: bool = True,
+    timeout: float | None = None,
+    as_string: bool = False,
+    as_numpy: bool = True,
+) -> Any:
+    """The value, read from the server; None if there is no answer in time."""
+    found = get_with_metadata(chid, ftype, count, wait, timeout, as_string, as_numpy)
+    return None if found is None else found["value"]
+
+
+@withCA
+def get_complete_with_metadata(
+    chid: Any,
+    ftype: int | None = None,
+    count: int | None = None,
+    timeout: float | None = None,
+    as_string: bool = False,
+    as_numpy: bool = True,
+) -> dict[str, Any] | None:
+    """The answer of a ``get(wait=False)`` with the same arguments; None if there is none in time."""
+    item = _chids.find(chid, "get_complete")
+    pending = item.get_results.get((ftype, count))
+    if not pending:
+        warnings.warn("get_complete without initial get() call", stacklevel=2)
+        return None
+    if timeout is None:
+        timeout = _values.default_timeout(item.core.count)
+    try:
+        sample = pending[0].result(timeout)
+    except CATimeoutError as error:
+        warnings.warn(_texts.get_timed_out(item.pvname, timeout), stacklevel=2)
+        return failed(error, None)
+    except (ServerError, DisconnectedError) as error:
+        raise _texts.get_failure(error, item.chid) from None
+    return _answer(item, sample, as_string, as_numpy)
+
+
+def get_complete(
+    chid: Any,
+    ftype: int | None = None,
+    count: int | None = None,
+    timeout: float | None = None,
+    as_string: bool = False,
+    as_numpy: bool = True,
+) -> Any:
+    """The value of a ``get(wait=False)`` with the same arguments; None if there is none in time."""
+    found = get_complete_with_metadata(chid, ftype, count, timeout, as_string, as_numpy)
+    return None if found is None else found["value"]
+
+
+def _as_string(val: Any, chid: Any, count: int, ftype: int) -> str:
+    """A value as text: a CHAR array as characters, an enum by its state, other arrays by their size."""
+    native = dbr.native_type(ftype)
+    if native == dbr.CHAR and hasattr(val, "__len__") and count < AUTOMONITOR_MAXLENGTH:
+        return str(text_of(val, native)).strip()
+    if native == dbr.ENUM and count == 1:
+        names = get_enum_strings(chid) or ()
+        return str(names[val]) if 0 <= val < len(names) else str(val)
+    if count > 1:
+        return f"<array count={count}, type={ftype}>"
+    return str(val)
+
+
+def _fields(chid: Any, use_ctrl: bool, timeout: float, warn: bool) -> dict[str, Any] | None:
+    item = _chids.find(chid, "get")
+    if not _connected(item, timeout):
+        return None
+    native = int(item.core.native_type)
+    ftype = promote_fieldtype(native, use_time=not use_ctrl, use_ctrl=use_ctrl)
+    sample = _values.read(item.core, ftype, 1, timeout, lambda: item.chid, warn)
+    return None if sample is None else _values.metadata(sample)
+
+
+@withCA
+def get_ctrlvars(chid: Any, timeout: float = 5.0, warn: bool = True) -> dict[str, Any] | None:
+    """Units, limits, precision, state names, with the alarm; None if there is no answer in time."""
+    return _fields(chid, True, timeout, warn)
+
+
+@withCA
+def get_timevars(chid: Any, timeout: float = 5.0, warn: bool = True) -> dict[str, Any] | None:
+    """The time stamp, with the alarm; None if there is no answer in time."""
+    return _fields(chid, False, timeout, warn)
+
+
+def get_timestamp(chid: Any) -> float:
+    """The time stamp in seconds since 1970; 0 if it could not be read."""
+    found: float = (get_timevars(chid) or {}).get("timestamp", 0)
+    return found
+
+
+def get_severity(chid: Any) -> int:
+    """The alarm severity; 0 if it could not be read."""
+    found: int = (get_timevars(chid) or {}).get("severity", 0)
+    return found
+
+
+def get_precision(chid: Any) -> int | None:
+    """The display precision; None where the record has none."""
+    return (get_ctrlvars(chid) or {}).get("precision")
+
+
+def get_enum_strings(chid: Any) -> tuple[str, ...] | None:
+    """The names of an enum's states; None for other records."""
+    return (get_ctrlvars(chid) or {}).get("enum_strs")
+
+
+# --------------------------------------------------------------------- writing
+
+
+@withCA
+def put(
+    chid: Any,
+    value: Any,
+    wait: bool = False,
+    timeout: float = 30,
+    callback: Callable[..., Any] | None = None,
+    callback_data: Any = None,
+    ftype: int | None = None,
+) -> int | None:
+    """Write a value: 1; -1 if waiting for its completion timed out; None, and an error logged, if it failed.
+
+    ``callback(pvname=, data=callback_data)`` is called when the record has finished; the items of `callback_data` are
+    its keywords if it is a dict.
+    """
+    item = _chids.find(chid, "put")
+    if not item.conn and not connect_channel(chid, timeout):
+        text = _texts.connect_timed_out("put", item.pvname, timeout)
+        raise ChannelAccessException(text, name=item.pvname)
+    return _values.send_put(
+        item.core, value, wait, timeout, put_callback(item.pvname, callback, callback_data)
+    )
+
+
+def put_callback(
+    pvname: str, callback: Callable[..., Any] | None, data: Any
+) -> Callable[[], Any] | None:
+    """A put's callback with its arguments bound, as pyepics passes them."""
+    if callback is None:
+        return None
+    kwds = data if isinstance(data, dict) else {"data": data}
+    return functools.partial(callback, pvname=pvname, **kwds)
+
+
+# --------------------------------------------------------------- subscriptions
+
+
+@withCA
+def create_subscription(
+    chid: Any,
+    use_time: bool = False,
+    use_ctrl: bool = False,
+    ftype: int | None = None,
+    mask: int | None = None,
+    callback: Callable[..., Any] | None = None,
+    count: int = 0,
+    timeout: float | None = None,
+) -> tuple[Any, Any, Any]:
+    """Have ``callback(value=, pvname=, chid=, ftype=, count=, ...)`` called for every update.
+
+    It goes on until ``clear_subscription`` of the third of the three things returned, kept or not.
+    """
+    item = _chids.find(chid, "create_subscription")
+    if timeout is None:
+        timeout = DEFAULT_CONNECTION_TIMEOUT
+    if not _connected(item, timeout):
+        text = _texts.connect_timed_out("create_subscription", item.pvname, timeout)
+        raise ChannelAccessException(text, name=item.pvname)
+    if ftype is None:
+        ftype = promote_type(chid, use_time=use_time, use_ctrl=use_ctrl)
+
+    def event(sample: Sample) -> None:
+        if callback is not None:
+            callback(
+                value=_values.value_of(sample),
+                pvname=item.pvname,
+                chid=item.chid_int,
+                ftype=sample.dbr_type,
+                count=sample.count,
+                **_values.metadata(sample),
+            )
+
+    handle = item.core.subscribe(event, mask or DEFAULT_SUBSCRIPTION_MASK, count or 0, "all", ftype)
+    return event, item.chid, handle
+
+
+@withCA
+def clear_subscription(event_id: Any) -> int:
+    """End one subscription."""
+    if not isinstance(event_id, _ca.Subscription):
+        raise ChannelAccessException(f"clear_subscription: {event_id!r} is not a subscription")
+    event_id.close()
+    return dbr.ECA_NORMAL
