@@ -162,6 +162,7 @@ struct ex_lane {
     ex_atomic_int barrier;       /* circuits that have not yet answered the last question */
     struct ex_worker { int64_t since; ex_channel *channel; } workers[3];
     uint64_t decode_errors, server_errors;
+    ex_note *slabs;              /* the memory of the notes */
 };
 
 enum { EX_NEVER, EX_DOWN, EX_UP, EX_CLOSED };

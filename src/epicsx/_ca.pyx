@@ -569,6 +569,7 @@ cdef class Core:
             try:
                 with nogil:
                     status = send_get(r, type, count)
+                end_if_closed(r, owner)
                 sample = self.answer(r, status, deadline, timeout)
             finally:
                 ex_request_unref(r)         # ended, whatever happened: nobody writes to `out` any more
@@ -630,6 +631,7 @@ cdef class Core:
                 status = send_put_wait(r, o.dbr_type, o.count, o.data)
             if status != ECA_NORMAL:
                 raise from_status(status, self.name, "put")
+            end_if_closed(r, owner)
             wait_request(r, deadline)
             error = error_of(self, r, True, seconds_of(timeout))
         finally:
@@ -868,6 +870,13 @@ cdef object error_of(Core core, ex_request *r, bint is_put, double seconds):
     if r.status != ECA_NORMAL:
         return from_status(r.status, core.name, what, outcome_unknown=is_put)
     return None
+
+
+cdef int end_if_closed(ex_request *r, object owner) except -1:
+    """The handle was closed by another thread between its look and the sending: ``end_requests`` has missed this one."""
+    if owner is not None and getattr(owner, "_closed", False):
+        ex_request_end(r, EX_BY_CLOSE, ECA_CHANDESTROY)
+    return 0
 
 
 def end_requests(Core c, owner) -> None:

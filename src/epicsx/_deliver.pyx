@@ -36,6 +36,7 @@ cdef extern from "Python.h":
     object PyObject_Vectorcall(object func, PyObject *const *args, size_t nargs, PyObject *names)
     char *PyOS_double_to_string(double value, char code, int precision, int flags, int *kind) except NULL
     unsigned long PyThread_get_thread_ident()
+    bint PyDict_Next(object d, Py_ssize_t *at, PyObject **key, PyObject **value)
 
 FIELDS = ("pvname", "value", "char_value", "status", "ftype", "chid", "host", "count", "access", "write_access",
           "read_access", "severity", "timestamp", "posixseconds", "nanoseconds", "precision", "units", "enum_strs",
@@ -175,12 +176,21 @@ def text_of(value, int native, precision=None, enum_strs=None, typefull="", bint
     whole : bool
         Turn a CHAR array into text whatever its length, not only below `limit` elements.
     """
+    return text_c(value, native, precision, enum_strs, typefull, whole, limit)
+
+
+cdef object text_c(object value, int native, object precision, object enum_strs, object typefull, bint whole, long limit):
+    cdef Py_ssize_t size = -1
+    cdef Py_ssize_t index
+    if isinstance(value, float):        # by far the most frequent, and the one without a length
+        return float_text(value, precision) if native == 2 or native == 6 else repr(value)
     if native == 0 or value is None:
         return value if value is not None else "None"
-    try:
-        size = len(value)
-    except TypeError:
-        size = -1
+    if not isinstance(value, int):
+        try:
+            size = len(value)
+        except TypeError:
+            size = -1
     if native == 4 and (whole or size < limit):
         raw = bytes([value & 255]) if size < 0 else bytes(bytearray(value))
         return raw.partition(b"\0")[0].decode("latin-1").rstrip()
@@ -205,13 +215,13 @@ def text_of(value, int native, precision=None, enum_strs=None, typefull="", bint
 @cython.no_gc_clear
 cdef class Face(Subscription):
     """What a PV stands on: its monitor, its ``_args``, the calls of its callbacks."""
-    cdef object pv_ref, chid
+    cdef object pv_ref, chid, chid_number
     cdef str pvname
     cdef int form                       # 0 native, 1 time, 2 ctrl
     cdef list now, event                # the fields as read by anyone; as of the event being delivered
     cdef dict args_now, args_event
     cdef uint64_t arrival, control_arrival, event_control
-    cdef int native, facts
+    cdef int native, facts, event_facts
     cdef bint text_due, listening
     cdef unsigned long in_thread
     cdef public object monitor_delta
@@ -232,7 +242,8 @@ cdef class Face(Subscription):
         self.core = core
         self.form = 2 if form == "ctrl" else 0 if form == "native" else 1
         self.chid = chid
-        self.facts = -1
+        self.chid_number = int(getattr(chid, "value", chid) or 0)     # what events report
+        self.facts = self.event_facts = -1
 
     # ---- the monitor
 
@@ -347,7 +358,7 @@ cdef class Face(Subscription):
         return 0
 
     cdef object text(self, list v, bint whole=False):
-        return text_of(v[VALUE], self.native, v[PRECISION], v[ENUMS], v[TYPEFULL], whole, self.text_limit)
+        return text_c(v[VALUE], self.native, v[PRECISION], v[ENUMS], v[TYPEFULL], whole, self.text_limit)
 
     cdef list refresh(self):
         """Bring `now` up to date: newest block, control data, facts. Decodes only what is new."""
@@ -369,7 +380,7 @@ cdef class Face(Subscription):
                     if b.arrival != self.arrival:
                         self.arrival = b.arrival
                         self.fill_value(self.now, b)
-                        self.now[CHID] = int(self.chid.value) if hasattr(self.chid, "value") else self.chid
+                        self.now[CHID] = self.chid_number
                         self.text_due = True
                 finally:
                     ex_block_unref(b)
@@ -449,7 +460,7 @@ cdef class Face(Subscription):
         if not value:
             return self.text(v, as_string)
         native = self.native if self.native >= 0 else self.core.ch.type if self.core is not None else 6
-        return text_of(value[0], native, v[PRECISION], v[ENUMS], v[TYPEFULL], as_string, self.text_limit)
+        return text_c(value[0], native, v[PRECISION], v[ENUMS], v[TYPEFULL], as_string, self.text_limit)
 
     # ---- callbacks
 
@@ -457,20 +468,23 @@ cdef class Face(Subscription):
         """One event, on the dispatcher."""
         cdef ex_block *b = t.block
         cdef list v = self.event
+        cdef int facts
         pv = self.pv_ref()
         if pv is None:
             return 0
-        callbacks = pv.callbacks
+        callbacks = pv._callbacks           # without the property's call: this is done per event
         if not callbacks:
             return 0
         if v is None:
             v = self.event = self.blank()
             self.event_control = 0
+            self.event_facts = -1
+        facts = self.stamp_of_facts()
+        if facts != self.event_facts:
+            self.event_facts = facts
             self.fill_facts(v)
-        elif self.stamp_of_facts() != self.facts or v[FTYPE] is None:
-            self.fill_facts(v)
+            v[CHID] = self.chid_number
         self.fill_value(v, b)
-        v[CHID] = int(self.chid.value) if hasattr(self.chid, "value") else self.chid
         if self.core.control_stamp() != self.event_control:
             control = self.core.control_now()
             if control is not None:
@@ -500,9 +514,11 @@ cdef class Face(Subscription):
             self.call_all(pv, pv.callbacks, v)
 
     cdef int call_all(self, object pv, object callbacks, list v) except -1:
-        if len(callbacks) == 1:
-            index, entry = next(iter(callbacks.items()))
-            return self.call(pv, index, entry, v)
+        cdef Py_ssize_t at = 0
+        cdef PyObject *index_
+        cdef PyObject *entry_
+        if len(callbacks) == 1 and PyDict_Next(callbacks, &at, &index_, &entry_):
+            return self.call(pv, <object> index_, <object> entry_, v)
         try:
             order = sorted(callbacks)
         except TypeError:               # indices of several kinds: as they were added

@@ -50,6 +50,21 @@ void ex_lane_unref(ex_lane *lane)
     /* A lane that was started is never freed: its keeper, or a destroy that was abandoned, may still look at it. */
     if (ex_add(&lane->refs, -1) > 0 || lane->keeper_state)
         return;
+    while (lane->head) {                 /* a lane nobody knows has no subjects: only texts may wait */
+        ex_taken t;
+        ex_lane_take(lane, &t);
+        ex_taken_done(&t);
+    }
+    while (lane->slabs) {
+        ex_note *slab = lane->slabs;
+        lane->slabs = slab->next;
+        free(slab);
+    }
+    while (lane->hosts) {
+        struct ex_host *host = lane->hosts;
+        lane->hosts = host->next;
+        free(host);
+    }
     ex_cond_destroy(&lane->wake);
     ex_cond_destroy(&lane->plan);
     ex_cond_destroy(&lane->spare);
@@ -74,7 +89,9 @@ int ex_notes_reserve(ex_lane *lane, size_t n)
         ex_lock(&lane->lock);
         if (!slab)
             return 0;
-        for (i = 0; i < NOTE_SLAB; i++) {
+        slab[0].next = lane->slabs;      /* the first one only ties the slab to the lane */
+        lane->slabs = slab;
+        for (i = 1; i < NOTE_SLAB; i++) {
             slab[i].next = lane->free_notes;
             lane->free_notes = &slab[i];
         }
@@ -182,7 +199,7 @@ int ex_lane_take(ex_lane *lane, ex_taken *out)
     note = lane->head;
     if (!note) {
         ex_unlock(&lane->lock);
-        out->kind = EX_NOTE_NONE;
+        memset(out, 0, sizeof *out);     /* ex_taken_done() of it does nothing */
         return EX_NOTE_NONE;
     }
     out->kind = note->kind;
@@ -493,7 +510,7 @@ void ex_on_event(struct event_handler_args args)
 ex_handle *ex_handle_new(ex_sub *sub, int queueing, size_t max_events, int latest, int replay, void *py)
 {
     ex_lane *lane = sub->channel->lane;
-    ex_handle *h = (ex_handle *)calloc(1, sizeof *h);
+    ex_handle *h = (ex_handle *)calloc(1, sizeof *h), **at;
     fallen f;
     f.n = 0;
     if (!h)
@@ -508,8 +525,9 @@ ex_handle *ex_handle_new(ex_sub *sub, int queueing, size_t max_events, int lates
     ex_lock(&lane->lock);
     if (replay && (queueing || lane->polled))
         replay = ex_notes_reserve(lane, 1);
-    h->next = sub->handles;
-    sub->handles = h;
+    for (at = &sub->handles; *at; at = &(*at)->next)
+        ;
+    *at = h;                             /* at the end: who came first is told first */
     if (replay && sub->fresh)
         handle_receive(lane, h, sub->newest, &f);
     ex_unlock(&lane->lock);

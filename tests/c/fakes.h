@@ -175,6 +175,7 @@ static int fake_step(ex_lane *lane, ex_channel *ch)
                 s->live = 0;
                 s->live_type = -1;
                 s->fresh = 0;
+                server.ended++;
                 ex_lent_add(-1);
             }
         ex_unlock(&lane->lock);

@@ -1,0 +1,54 @@
+"""Fixtures for the tests of pyepics' interface: after each test nothing of it is left."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the core's leak test run after each test of this folder."""
+    for item in items:
+        if _HERE in item.path.parents:
+            item.add_marker("core")
+
+
+@pytest.fixture(autouse=True)
+def fresh(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Forget the PVs that caget and its like keep, and disconnect those that callbacks keep alive."""
+    yield
+    caplog.clear()  # a logged traceback keeps its frames, and what they hold
+    from epicsx import _ca, ca, functional
+
+    functional._PVmonitors_.clear()
+    if _ca.started():
+        for stay in list(_ca.context().pinned):
+            owner = getattr(stay, "__self__", None)
+            if hasattr(owner, "disconnect"):
+                owner.disconnect()
+            elif hasattr(stay, "close"):
+                stay.close()
+    ca.clear_cache()
+    gc.collect()
+
+
+class Calls(list[dict[str, Any]]):
+    """A callback that remembers with what it was called."""
+
+    def __call__(self, **kwds: Any) -> None:
+        self.append(kwds)
+
+    @property
+    def values(self) -> list[Any]:
+        return [kwds["value"] for kwds in self]
+
+
+@pytest.fixture
+def calls() -> Calls:
+    return Calls()

@@ -1,0 +1,143 @@
+"""A callback that sleeps delays nothing but callbacks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from support import wait_until
+
+from epicsx import Channel, Sample, connect, get_many, put_many
+from epicsx._ca import context
+from epicsx.testing import SoftIOC
+
+
+@pytest.fixture
+def blocked(ioc: SoftIOC) -> Iterator[threading.Event]:
+    """Stand in a callback for as long as the test runs; the event lets it go."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def on_value(sample: Sample) -> None:
+        inside.set()
+        go_on.wait(60.0)
+
+    channel = Channel(ioc["bulk:0999"])
+    channel.subscribe(on_value)
+    assert inside.wait(10.0)
+    yield go_on
+    go_on.set()
+    channel.close()
+
+
+def _quick(seconds: float, call: object) -> None:
+    assert callable(call)
+    began = time.monotonic()
+    call()
+    assert time.monotonic() - began < seconds
+
+
+def test_get_and_put_go_on(ioc: SoftIOC, blocked: threading.Event) -> None:
+    with Channel(ioc["double"]) as channel:
+        channel.connect()
+        for number in range(100):
+            channel.put(float(number), wait=True)
+            assert channel.get().value == number
+        _quick(0.5, lambda: channel.put(1.0))
+        _quick(0.5, channel.get)
+        _quick(0.5, lambda: channel.get_async().result(5.0))
+        _quick(0.5, lambda: channel.put_async(2.0).result(5.0))
+        _quick(0.5, channel.control)
+
+
+def test_new_channels_connect_and_subscribe(ioc: SoftIOC, blocked: threading.Event) -> None:
+    names = [ioc[f"bulk:{n:04d}"] for n in range(100)]
+    channels: list[Channel] = []
+    _quick(2.0, lambda: channels.extend(connect(names)))
+    subscriptions = [channel.subscribe(lambda sample: None) for channel in channels]
+    wait_until(lambda: all(each.stats.received for each in subscriptions), 2.0)
+    assert all(each.stats.delivered == 0 for each in subscriptions)
+    assert all(each.latest is not None for each in subscriptions)
+    _quick(2.0, lambda: get_many(channels))
+    _quick(2.0, lambda: put_many(channels, range(100), wait=True))
+    for channel in channels:
+        _quick(0.5, channel.close)
+    del channel, channels[:], subscriptions
+    wait_until(lambda: ioc.casr().channel_count == 1)
+
+
+def test_access_is_known(ioc: SoftIOC, blocked: threading.Event) -> None:
+    with Channel(ioc["switched"]) as channel, Channel(ioc["access"]) as switch:
+        channel.connect()
+        try:
+            switch.put(0, wait=True)
+            wait_until(lambda: channel.access == 1)
+        finally:
+            switch.put(1, wait=True)
+        wait_until(lambda: channel.access == 3)
+
+
+def test_a_deadline_is_kept_when_the_callback_is_over(ioc: SoftIOC) -> None:
+    wait_until(lambda: ioc.read("slow2:seq.PACT") == "0", 5.0, every=0.05)
+    with Channel(ioc["slow2"]) as channel:
+        channel.connect()
+        told: list[BaseException | None] = []
+        channel.put(1.0, timeout=0.1, callback=told.append)
+        wait_until(lambda: told, 1.0)
+
+
+def test_everything_arrives_afterwards_in_order(ioc: SoftIOC, blocked: threading.Event) -> None:
+    order: list[object] = []
+    with Channel(ioc["longout"]) as channel:
+        channel.put(0, wait=True)
+        channel.on_connection(lambda channel, up: order.append(up))
+        with channel.subscribe(lambda sample: order.append(sample.value)):
+            wait_until(lambda: context().waiting[0] >= 1)
+            for number in range(1, 50):
+                channel.put(number, wait=True)
+            channel.put(50, wait=True, callback=order.append)
+            blocked.set()
+            wait_until(lambda: None in order)
+            wait_until(lambda: 50 in order)
+        values = [item for item in order if type(item) is int]
+        assert values == list(range(51))
+        assert order[0] is True
+
+
+def test_a_dispatcher_that_computes_does_not_stall_the_circuit(ioc: SoftIOC) -> None:
+    stop = threading.Event()
+
+    def burn(sample: Sample) -> None:
+        while not stop.is_set():
+            sum(range(1000))
+
+    with Channel(ioc["bulk:0998"]) as busy, Channel(ioc["cnt:100hz"]) as counter:
+        watch = counter.subscribe(lambda sample: None, queue=10_000)
+        wait_until(lambda: watch.stats.received > 5)
+        busy.subscribe(burn)
+        first = watch.latest
+        assert first is not None
+        before = watch.stats.received
+        wait_until(lambda: watch.stats.received >= before + 100, 3.0)
+        newest = watch.latest
+        assert newest is not None
+        stop.set()
+        wait_until(lambda: watch.stats.pending == 0)
+        assert np.isclose(newest.value - first.value, watch.stats.received - before, atol=25)
+        assert watch.stats.dropped == watch.stats.merged == 0
+
+
+def test_the_dispatcher_is_a_normal_python_thread(ioc: SoftIOC) -> None:
+    import signal
+
+    found: list[object] = []
+
+    def on_value(sample: Sample) -> None:
+        found.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        found.append(threading.current_thread() in threading.enumerate())
+
+    with Channel(ioc["ai"]) as channel, channel.subscribe(on_value):
+        wait_until(lambda: len(found) == 2)
+        assert found == [signal.pthread_sigmask(signal.SIG_BLOCK, []), True]

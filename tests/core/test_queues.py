@@ -1,0 +1,259 @@
+"""Consumers slower than their updates: bounded queues, exact counts, the newest value always."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from support import wait_until
+
+from epicsx import Channel, Sample
+from epicsx._ca import blocks, context, pool_bytes
+from epicsx.counts import ChannelStats, Counts
+from epicsx.testing import SoftIOC
+
+FAST = "".join(
+    f'record(calc, "$(P)fast{n}") {{ field(CALC, "VAL+1") field(SCAN, ".002 second") }}\n'
+    for n in range(3)
+)
+ARRAY = """
+record(waveform, "$(P)a") { field(FTVL, "DOUBLE") field(NELM, "10000") }
+record(waveform, "$(P)big") { field(FTVL, "DOUBLE") field(NELM, "1000000") }
+record(ao, "$(P)x") {}
+"""
+
+
+def whole(stats: Counts | ChannelStats) -> bool:
+    """Whether the counts add up."""
+    return stats.received == stats.delivered + stats.merged + stats.dropped + stats.pending
+
+
+@contextlib.contextmanager
+def bounds(events: int | None = None, nbytes: int | None = None) -> Iterator[None]:
+    """Make the lane's queue small for a while."""
+    lane = context()
+    before = lane.bounds
+    lane.set_bounds(events, nbytes)
+    try:
+        yield
+    finally:
+        lane.set_bounds(*before)
+
+
+def _stop(ioc: SoftIOC, name: str) -> float:
+    """Stop a counter and return where it stands."""
+    ioc.write(f"{name}.SCAN", "Passive")
+    return float(ioc.read(name))
+
+
+def test_a_consumer_slower_than_its_updates_for_ten_seconds(
+    spare_ioc: Callable[..., SoftIOC], caplog: pytest.LogCaptureFixture
+) -> None:
+    ioc = spare_ioc(FAST)
+    ages: list[tuple[float, float]] = []
+    values: list[float] = []
+    most_blocks = 0
+    began = time.monotonic()
+
+    def on_value(sample: Sample) -> None:
+        ages.append((time.monotonic() - began, time.time() - sample.timestamp))
+        values.append(sample.value)
+        time.sleep(0.01)  # the consumer's work: 100 a second, of 500
+
+    with Channel(ioc["fast0"]) as channel:
+        subscription = channel.subscribe(on_value, queue=100)
+        while time.monotonic() - began < 10.0:
+            stats = subscription.stats
+            assert whole(stats)
+            assert stats.pending <= 100
+            assert whole(channel.stats)
+            most_blocks = max(most_blocks, blocks())
+            time.sleep(0.02)
+        last = _stop(ioc, "fast0")
+        wait_until(lambda: subscription.stats.pending == 0)
+        wait_until(lambda: values[-1] == last)
+        stats = subscription.stats
+        assert whole(stats)
+        assert stats.received == stats.delivered + stats.dropped
+        assert stats.merged == 0
+        assert stats.dropped > 1000
+        assert stats.delivered == len(values)
+        assert stats.received == last - values[0] + 1
+    assert np.all(np.diff(values) >= 1)
+    assert most_blocks <= 100 + 5
+    # At the bound an update is as old as the bound divided by the consumer's rate, and no older.
+    middle = max(age for when, age in ages if 3.0 < when < 6.5)
+    end = max(age for when, age in ages if 6.5 < when < 10.0)
+    assert end < 1.3 * middle + 0.2
+    assert max(age for _, age in ages) < 100 * 0.01 * 1.6 + 0.3
+    losses = [r for r in caplog.records if ioc["fast0"] in r.getMessage()]
+    assert len(losses) == 1 and "dropped" in losses[0].getMessage()
+
+
+def test_a_lane_at_its_bound_merges(
+    spare_ioc: Callable[..., SoftIOC], caplog: pytest.LogCaptureFixture
+) -> None:
+    ioc = spare_ioc(FAST)
+    names = ["fast0", "fast1", "fast2"]
+    values: dict[str, list[float]] = {name: [] for name in names}
+    ages: list[tuple[float, float]] = []
+    most = 0
+    channels = {name: Channel(ioc[name]) for name in names}
+    with bounds(events=50):
+        began = time.monotonic()
+        subscriptions = {}
+        for name, channel in channels.items():
+
+            def on_value(sample: Sample, name: str = name) -> None:
+                ages.append((time.monotonic() - began, time.time() - sample.timestamp))
+                values[name].append(sample.value)
+                time.sleep(0.004)
+
+            subscriptions[name] = channel.subscribe(on_value)
+        while time.monotonic() - began < 6.0:
+            most = max(most, context().waiting[0])
+            for subscription in subscriptions.values():
+                assert whole(subscription.stats)
+            time.sleep(0.02)
+        last = {name: _stop(ioc, name) for name in names}
+        wait_until(lambda: all(s.stats.pending == 0 for s in subscriptions.values()))
+        for name, subscription in subscriptions.items():
+            wait_until(lambda name=name: values[name][-1] == last[name])
+            stats = subscription.stats
+            assert whole(stats)
+            assert stats.dropped == 0
+            assert stats.merged > 100
+            assert stats.delivered == len(values[name])
+            assert stats.received == last[name] - values[name][0] + 1
+            assert np.all(np.diff(values[name]) >= 1)
+        assert context().waiting == (0, 0)
+    # One more for each handle of which nothing waited.
+    assert most <= 50 + 3
+    middle = max(age for when, age in ages if 2.0 < when < 4.0)
+    end = max(age for when, age in ages if 4.0 < when < 6.0)
+    assert end < 1.3 * middle + 0.2
+    for channel in channels.values():
+        channel.close()
+    for name in names:
+        losses = [r for r in caplog.records if ioc[name] in r.getMessage()]
+        assert len(losses) == 1 and "merged" in losses[0].getMessage()
+
+
+class Blocked:
+    """A consumer that has taken its first update and stands still until told to go on."""
+
+    def __init__(self) -> None:
+        self.taken = threading.Event()
+        self.go_on = threading.Event()
+        self.values: list[float] = []
+
+    def __call__(self, sample: Sample) -> None:
+        self.values.append(float(np.ravel(sample.value)[0]) if sample.count else -1.0)
+        self.taken.set()
+        self.go_on.wait(60.0)
+
+
+def test_a_lane_at_its_bound_in_bytes(spare_ioc: Callable[..., SoftIOC]) -> None:
+    ioc = spare_ioc(ARRAY)
+    consumer = Blocked()
+    with Channel(ioc["a"]) as channel, bounds(nbytes=1_000_000):
+        channel.put(np.full(10_000, 0.0), wait=True)
+        subscription = channel.subscribe(consumer)
+        try:
+            assert consumer.taken.wait(10.0)
+            for number in range(1, 101):
+                channel.put(np.full(10_000, float(number)), wait=True)
+            wait_until(lambda: subscription.stats.received == 101)
+            stats = subscription.stats
+            assert whole(stats)
+            assert stats.dropped == 0
+            assert stats.merged >= 85
+            assert context().waiting[1] <= 1_000_000 + 100_000
+            assert blocks() <= 16
+        finally:
+            consumer.go_on.set()
+        wait_until(lambda: consumer.values[-1] == 100.0)
+        assert subscription.stats.pending == 0
+
+
+def test_a_handle_of_arrays_is_bounded_in_bytes(spare_ioc: Callable[..., SoftIOC]) -> None:
+    ioc = spare_ioc(ARRAY)
+    consumer = Blocked()
+    with Channel(ioc["big"]) as channel:
+        channel.put(np.full(1_000_000, 0.0), wait=True, timeout=20.0)
+        subscription = channel.subscribe(consumer)
+        try:
+            assert consumer.taken.wait(20.0)
+            for number in range(1, 21):
+                channel.put(np.full(1_000_000, float(number)), wait=True, timeout=20.0)
+                wait_until(lambda n=number: subscription.stats.received == n + 1, 20.0)
+            stats = subscription.stats
+            assert whole(stats)
+            assert stats.merged == 0
+            assert 4 <= stats.pending <= 8  # 64 MiB
+            assert blocks() <= 10
+        finally:
+            consumer.go_on.set()
+        wait_until(lambda: consumer.values[-1] == 20.0, 20.0)
+        assert consumer.values == [0.0, *range(21 - stats.pending, 21)]
+    assert pool_bytes() <= 256 << 20
+
+
+def test_a_handle_of_many_events_is_bounded(ioc: SoftIOC) -> None:
+    consumer = Blocked()
+    with Channel(ioc["longout"]) as channel:
+        channel.put(-1, wait=True)
+        subscription = channel.subscribe(consumer, queue=5)
+        try:
+            assert consumer.taken.wait(10.0)
+            for number in range(50):
+                channel.put(number, wait=True)
+            wait_until(lambda: subscription.stats.received == 51)
+            assert subscription.stats == (51, 1, 0, 45, 5)
+        finally:
+            consumer.go_on.set()
+        wait_until(lambda: len(consumer.values) == 6)
+        assert consumer.values == [-1, 45, 46, 47, 48, 49]
+
+
+def test_connection_and_completion_news_are_never_lost_at_the_bound(
+    spare_ioc: Callable[..., SoftIOC],
+) -> None:
+    ioc = spare_ioc(ARRAY + FAST)
+    consumer = Blocked()
+    news: list[bool] = []
+    done: list[BaseException | None] = []
+    with (
+        bounds(events=1),
+        Channel(ioc["x"], on_connection=lambda channel, up: news.append(up)) as channel,
+        Channel(ioc["fast0"]) as fast,
+    ):
+        channel.connect()
+        wait_until(lambda: news == [True])
+        fast.subscribe(consumer)
+        try:
+            assert consumer.taken.wait(10.0)
+            for number in range(300):
+                channel.put(number, callback=done.append)
+            channel.get()
+            ioc.kill()
+            wait_until(lambda: not channel.connected)
+        finally:
+            consumer.go_on.set()
+        wait_until(lambda: news == [True, False] and len(done) == 300)
+        assert done[0] is None or isinstance(done[0], ConnectionError)
+
+
+def test_a_slow_handle_does_not_hurt_another_of_the_same_subscription(ioc: SoftIOC) -> None:
+    # They share a dispatcher, so the fast one comes late; but it loses nothing.
+    values: list[float] = []
+    with Channel(ioc["cnt:100hz"]) as channel:
+        channel.subscribe(lambda sample: time.sleep(0.02), queue=10)
+        fast = channel.subscribe(lambda sample: values.append(sample.value))
+        wait_until(lambda: len(values) >= 100, 20.0)
+        assert fast.stats.dropped == fast.stats.merged == 0
+        assert np.diff(values).tolist() == [1.0] * (len(values) - 1)
