@@ -23,6 +23,7 @@ import time
 
 from . import _ca
 from ._deliver import drain, enter_thread, leave_thread
+from .errors import CAError
 
 log = logging.getLogger("epicsx")
 
@@ -80,7 +81,15 @@ def _stop(contexts: list[_ca.Context], timeout: float) -> None:
         thread.stop(deadline)
 
 
+class _Ended(logging.Filter):
+    """A callback whose get or put was ended by the shutdown has not failed: nothing to say at the end."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], CAError))
+
+
 def _at_exit() -> None:
+    log.addFilter(_Ended())
     _ca.shutdown(EXIT_SECONDS, final=True)
 
 

@@ -258,12 +258,15 @@ static int reply_fits(ex_channel *ch, struct event_handler_args *args, int type)
 static void request_reply(ex_request *r, struct event_handler_args *args)
 {
     ex_channel *ch = r->link.channel;
-    int status = args->status, reason = EX_BY_REPLY, mine;
+    int status = args->status, reason = EX_BY_REPLY, mine, with_values;
     ex_block *b = NULL, *late = NULL;
     if (status == ECA_NORMAL && !r->is_put) {
+        ex_lock(&r->lock);
+        with_values = r->out == NULL;    /* ended meanwhile: then the block is late anyhow */
+        ex_unlock(&r->lock);
         if (!args->dbr || !reply_fits(ch, args, r->type))
             status = ECA_BADTYPE;
-        else if (!(b = block_of(ch, args, r->out == NULL)))
+        else if (!(b = block_of(ch, args, with_values)))
             status = ECA_ALLOCMEM;
     }
     ex_lock(&r->lock);
@@ -276,8 +279,8 @@ static void request_reply(ex_request *r, struct event_handler_args *args)
             } else
                 memcpy(r->out, (const char *)args->dbr + ex_header_bytes(r->type),
                        (size_t)args->count * ex_element_bytes(r->type));
-            r->out = NULL;
         }
+        r->out = NULL;
         r->state = EX_DONE;
         r->reason = reason;
         r->status = status;

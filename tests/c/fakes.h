@@ -183,6 +183,7 @@ static int fake_step(ex_lane *lane, ex_channel *ch)
         server.cleared++;
         pthread_mutex_unlock(&server.lock);
         ex_channel_recall(ch);
+        ch->lent = 0;
         ex_lent_add(-1);
         ex_channel_unref(ch);
         ex_lock(&lane->lock);

@@ -43,8 +43,6 @@ nobody = Channel(P + "nobody", on_connection=print, on_access=print)
 named = Channel(P + "x", on_connection=lambda *news: None, on_access=lambda *news: None)
 assert seen.wait(10.0)
 pending = slow.put_async(1.0, timeout=None)
-late = slow
-late.put(2.0, callback=lambda failed: None, timeout=None) if "calls" in sys.argv else None
 def stand(call):
     def run():
         try:
@@ -342,8 +340,10 @@ if __name__ == "__main__":
         timeout=60.0,
     )
     assert "child 0" in result.stdout
-    quiet = [line for line in result.stderr.splitlines() if "fork" not in line.lower()]
-    assert quiet == []
+    # libCom's own warning, of a child that uses it after fork().
+    known = ("Warning: Undefined Behavior!", "fork() called in process with")
+    said = [line for line in result.stderr.splitlines() if not line.strip().startswith(known)]
+    assert said == []
     _count(ioc, 2000)
 
 

@@ -1,0 +1,110 @@
+"""Ctrl-C ends every wait at once."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+from support import start_python
+
+from epicsx.testing import SoftIOC
+
+WAITS = {
+    "get of nobody": "nobody.get(timeout=None)",
+    "connect": "nobody.connect(timeout=1e9)",
+    "connect many": "connect([P + 'nobody', P + 'nobody2'], timeout=1000.0)",
+    "put": "nobody.put(1.0, timeout=None)",
+    "control": "nobody.control(timeout=None)",
+    "get_many": "get_many([P + 'nobody', P + 'ai'], timeout=None)",
+    "put_many": "put_many([slow], [1.0], wait=True, timeout=None)",
+    "put wait": "slow.put(1.0, wait=True, timeout=None)",
+    "result": "slow.put_async(1.0, timeout=None).result()",
+    "exception": "slow.put_async(1.0, timeout=None).exception()",
+}
+
+SCRIPT = """
+import sys, time
+from epicsx import Channel, connect, get_many, put_many
+P = sys.argv[1]
+ai, slow = connect([P + "ai", P + "slow"], timeout=20.0)
+nobody = Channel(P + "nobody")
+for name, call in eval(sys.argv[2]).items():
+    while Channel(P + "slow:seq.PACT").get().value:
+        time.sleep(0.01)
+    Channel(P + "slow:seq.DLY1").put(4.0, wait=True)
+    try:
+        print("waiting", flush=True)
+        eval(call)
+    except KeyboardInterrupt:
+        print("interrupted", time.monotonic(), flush=True)
+        assert ai.get().value == 2.5
+        sys.stdin.readline()
+        Channel(P + "slow:seq.DLY1").put(0.3, wait=True)
+    else:
+        print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["idle waits", *list(WAITS)[5:]])
+def test_ctrl_c(ioc: SoftIOC, name: str) -> None:
+    waits = dict(list(WAITS.items())[:5]) if name == "idle waits" else {name: WAITS[name]}
+    with start_python(SCRIPT, ioc.prefix, repr(waits)) as client:
+        for _ in waits:
+            client.wait_line("waiting", 20.0)
+            state = ""
+            while "S" not in state:  # it sleeps: it is in the wait
+                with open(f"/proc/{client.pid}/stat") as file:
+                    state = file.read().rpartition(")")[2].split()[0]
+            time.sleep(0.1)
+            sent = time.monotonic()
+            client.popen.send_signal(signal.SIGINT)
+            got = float(client.wait_line("interrupted", 10.0).split()[1])
+            assert got - sent < 0.5
+            client.send("go on")
+        result = client.finish(10.0)
+    assert result.stderr == ""
+
+
+def test_ctrl_c_that_ends_the_program(ioc: SoftIOC) -> None:
+    script = """
+import sys
+from epicsx import Channel
+Channel(sys.argv[1] + "cnt:100hz").subscribe(lambda sample: None)
+nobody = Channel(sys.argv[1] + "nobody")
+print("waiting", flush=True)
+try:
+    nobody.get(timeout=None)
+except KeyboardInterrupt:
+    sys.exit(3)
+"""
+    with start_python(script, ioc.prefix) as client:
+        client.wait_line("waiting", 20.0)
+        time.sleep(0.1)
+        sent = time.monotonic()
+        client.popen.send_signal(signal.SIGINT)
+        result = client.finish(10.0, check=False)
+        assert time.monotonic() - sent < 1.5
+    assert (result.returncode, result.stderr) == (3, "")
+
+
+def test_a_signal_handler_runs_while_a_get_waits(ioc: SoftIOC) -> None:
+    script = """
+import signal, sys, time
+from epicsx import Channel, CATimeoutError
+hits = []
+signal.signal(signal.SIGALRM, lambda *a: hits.append(time.monotonic()))
+signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+began = time.monotonic()
+try:
+    Channel(sys.argv[1] + "nobody").get(timeout=1.1)
+except CATimeoutError:
+    pass
+took = time.monotonic() - began
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert 1.09 < took < 1.2, took
+assert len(hits) == 5, hits
+assert all(abs(hit - began - 0.2 * (n + 1)) < 0.12 for n, hit in enumerate(hits)), hits
+"""
+    with start_python(script, ioc.prefix) as client:
+        client.finish(20.0)
