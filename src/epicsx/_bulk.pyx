@@ -105,7 +105,8 @@ def get_all(list cores, int dbr_type=-1, unsigned long count=0, timeout=5.0, int
                 found[i] = value_of(block, block.scalar)
             else:
                 ex_block_ref(block)
-                found[i] = sample_of(block, <Core> cores[i])
+                c = <Core> cores[i]
+                found[i] = sample_of(block, c.name, c.ch.type)
         return found
     finally:
         if b != NULL:

@@ -45,10 +45,11 @@ cdef class Core:
 
 
 cdef class Subscription:
-    cdef readonly Core core
+    cdef readonly Core core             # None once closed
+    cdef readonly str name
+    cdef Context context
     cdef ex_handle *h
     cdef object callback
-    cdef object owner
     cdef bint pinned
     cdef int open_(self, Core core, int dbr_type, unsigned long count, long mask, size_t bound, bint latest,
                    bint queueing) except -1

@@ -109,13 +109,12 @@ class Core:
         count: int = 0,
         queue: str | int = "all",
         dbr_type: int = -1,
-        owner: object = None,
     ) -> Subscription: ...
 
 @disjoint_base
 class Subscription:
     @property
-    def core(self) -> Core: ...
+    def core(self) -> Core | None: ...
     @property
     def name(self) -> str: ...
     @property

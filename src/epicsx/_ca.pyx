@@ -438,6 +438,7 @@ cdef class Core:
 
     def listen(self, obj) -> None:
         """Have ``obj._on_core_connection`` and ``_on_core_access`` called by the dispatcher; `obj` is held weakly."""
+        self.context.check()
         if self.listeners is None:
             self.listeners = []
         self.listeners.append(weakref.ref(obj))
@@ -547,7 +548,7 @@ cdef class Core:
         if error is not None:
             raise error
         ex_block_ref(r.block)
-        return sample_of(r.block, self)
+        return sample_of(r.block, self.name, self.ch.type)
 
     def get(self, int dbr_type=-1, unsigned long count=0, timeout=5.0, out=None, owner=None) -> Sample:
         """The value as the server has it now; connecting is included. Raises, never returns None."""
@@ -645,7 +646,7 @@ cdef class Core:
 
     # ---- subscriptions
 
-    def subscribe(self, callback, mask=5, count=0, queue="all", dbr_type=-1, owner=None) -> Subscription:
+    def subscribe(self, callback, mask=5, count=0, queue="all", dbr_type=-1) -> Subscription:
         """Have ``callback(sample)`` called on the dispatcher for every update from now on."""
         cdef Subscription s
         self.check()
@@ -653,7 +654,6 @@ cdef class Core:
             raise BadTypeError(f"'{self.name}': a callback must be callable, not {callback!r}", name=self.name)
         s = Subscription.__new__(Subscription)
         s.callback = callback
-        s.owner = owner
         s.open_(self, dbr_type, count, int(mask), bound_of(queue), queue == "latest", True)
         self.context.pinned.add(s)
         s.pinned = True
@@ -738,7 +738,7 @@ cdef class Subscription:
     """A handle on a running subscription: its callback, its place in the queue, its counts."""
 
     def __dealloc__(self):
-        if self.h == NULL or self.core.context.generation != ex_generation_now():
+        if self.h == NULL or self.context.generation != ex_generation_now():
             return
         ex_handle_close(self.h)
         ex_handle_unref(self.h)
@@ -752,6 +752,8 @@ cdef class Subscription:
         if sub == NULL:
             raise MemoryError
         self.core = core
+        self.context = core.context
+        self.name = core.name
         self.h = ex_handle_new(sub, queueing, bound, latest, 1, <void *> self)
         if self.h == NULL:
             ex_sub_leave(sub)
@@ -759,18 +761,18 @@ cdef class Subscription:
         return 0
 
     cdef int close_(self) except -1:
-        if self.h != NULL and self.core.context.generation == ex_generation_now():
+        if self.h != NULL and self.context.generation == ex_generation_now():
             ex_handle_close(self.h)
         if self.pinned:
             self.pinned = False
-            self.core.context.pinned.discard(self)
+            self.context.pinned.discard(self)
         return 0
 
     cdef int deliver(self, ex_taken *t) except -1:
         """One update, on the dispatcher. The block's reference goes to the sample."""
         cdef ex_block *b = t.block
         t.block = NULL
-        self.callback(sample_of(b, self.core))
+        self.callback(sample_of(b, self.name, self.h.sub.channel.type))
         return 0
 
     cdef ex_block *newest(self, int *fresh) noexcept:
@@ -779,7 +781,7 @@ cdef class Subscription:
     cdef int release(self) except -1:
         """Close, and forget the handle: another may be opened."""
         self.close_()
-        if self.h != NULL and self.core.context.generation == ex_generation_now():
+        if self.h != NULL and self.context.generation == ex_generation_now():
             ex_handle_unref(self.h)
         self.h = NULL
         return 0
@@ -791,6 +793,7 @@ cdef class Subscription:
     def close(self) -> None:
         """End this handle: no further callback begins, what waits is dropped and counted. Idempotent."""
         self.close_()
+        self.core = None                # a closed handle that is kept does not keep the channel open
 
     def __enter__(self):
         return self
@@ -804,15 +807,10 @@ cdef class Subscription:
         return self.h == NULL or self.h.closed != 0
 
     @property
-    def name(self) -> str:
-        """The PV."""
-        return self.core.name
-
-    @property
     def latest(self) -> Sample | None:
         """The newest sample that came, delivered or not; None before the first."""
         cdef ex_block *b = ex_sub_newest(self.h.sub, NULL)
-        return sample_of(b, self.core) if b != NULL else None
+        return sample_of(b, self.name, self.h.sub.channel.type) if b != NULL else None
 
     @property
     def stats(self) -> Counts:

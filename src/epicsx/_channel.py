@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -121,6 +121,19 @@ def _dbr_type(dtype: Any, core: Core) -> int:
             name=core.name,
         ) from None
     return DBR.TIME_STRING + int(native)
+
+
+class _Facts:
+    """What a closed handle still knows of its channel."""
+
+    connected = read_access = write_access = False
+
+    def __init__(self, core: Core) -> None:
+        self.name = core.name
+        self.host = core.host
+        self.native_type = core.native_type
+        self.count = core.count
+        self.stats = core.stats
 
 
 class Channel:
@@ -244,10 +257,10 @@ class Channel:
         if not callable(callback):
             raise BadTypeError(f"'{self.name}': a callback must be callable", name=self.name)
         first = not self._connection and not self._access
-        entries.append([callback, None])
         if first:
-            core.context.pin(self)
             core.listen(self)
+            core.context.pin(self)
+        entries.append([callback, None])
 
     def _tell(self, entries: list[list[Any]], news: tuple[bool, ...]) -> None:
         for entry in list(entries):
@@ -389,6 +402,8 @@ class Channel:
             self._core.context.unpin(self)
         self._connection, self._access, self._subscriptions = [], [], []
         _ca.end_requests(self._core, self)
+        # A closed handle that is kept does not keep the channel open: it goes on with a copy of the facts.
+        self._core = cast("Core", _Facts(self._core))
 
     def __enter__(self) -> Self:
         return self

@@ -90,7 +90,7 @@ def drain(Context context, int limit=1000) -> int:
                     try:
                         s.deliver(&t)
                     except BaseException:    # also sys.exit(): it must not end the thread that serves everybody
-                        log.exception("callback of '%s' failed", s.core.name)
+                        log.exception("callback of '%s' failed", s.name)
             elif t.kind == EX_NOTE_COMPLETION:
                 if t.py != NULL:
                     q = <Request> t.py       # a reference: finish() lets go of what may be the last one

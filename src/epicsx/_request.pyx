@@ -53,7 +53,7 @@ cdef class Request:
         if self.is_put:
             return None
         ex_block_ref(self.r.block)
-        return sample_of(self.r.block, self.core)
+        return sample_of(self.r.block, self.core.name, self.core.ch.type)
 
     cdef int finish(self) except -1:
         """On the dispatcher or the loop: run the callbacks, and let go."""

@@ -9,11 +9,12 @@ cdef class Block:
 cdef class Sample:
     cdef ex_block *b
     cdef object cached, array
-    cdef object core                    # a _ca.Core, or None
+    cdef readonly str name              # of the PV. Not the channel: a sample that is kept does not keep it open
+    cdef int native
     cdef object raw_(self, bint scalar)
 
 
-cdef Sample sample_of(ex_block *b, object core)         # takes over the reference
+cdef Sample sample_of(ex_block *b, str name, int native)    # takes over the reference
 cdef object value_of(ex_block *b, bint scalar)          # an array keeps the block alive
 cdef object pyepics_value(ex_block *b)                  # by pyepics' rules
 

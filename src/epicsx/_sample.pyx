@@ -112,7 +112,7 @@ cdef class Sample:
     @property
     def native_type(self) -> int:
         """The record's own type as Channel Access serves it, as last heard (`epicsx.DBR`)."""
-        return self.core.native_type if self.core is not None else native_of(self.b.dbr_type)
+        return self.native
 
     @property
     def control(self):
@@ -121,19 +121,15 @@ cdef class Sample:
             return decode_control(self.b.dbr_type, EX_HEADER(self.b))
         return None
 
-    @property
-    def name(self) -> str:
-        """The PV."""
-        return self.core.name
-
     def __repr__(self):
         return f"<Sample {self.name!r} {self.value!r} at {self.timestamp:.6f}, severity {self.severity}>"
 
 
-cdef Sample sample_of(ex_block *b, object core):
+cdef Sample sample_of(ex_block *b, str name, int native):
     cdef Sample s = Sample.__new__(Sample)
     s.b = b
-    s.core = core
+    s.name = name
+    s.native = native
     return s
 
 

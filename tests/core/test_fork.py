@@ -16,7 +16,7 @@ record(waveform, "$(P)w") { field(FTVL, "DOUBLE") field(NELM, "10000") }
 """
 
 #: What libCom says in a child that uses it; everything else on stderr is ours, and an error.
-KNOWN = ("Warning: Undefined Behavior!", "fork() called in process with")
+KNOWN = ("Warning: Undefined Behavior!", "Detected use of epicsThread from child process")
 
 OPEN = """
 import os, signal, sys, threading, time, traceback

@@ -29,13 +29,13 @@ from epicsx import Channel, connect, get_many, put_many
 P = sys.argv[1]
 ai, slow = connect([P + "ai", P + "slow"], timeout=20.0)
 nobody = Channel(P + "nobody")
-for name, call in eval(sys.argv[2]).items():
+for call in CALLS:
     while Channel(P + "slow:seq.PACT").get().value:
         time.sleep(0.01)
     Channel(P + "slow:seq.DLY1").put(4.0, wait=True)
     try:
         print("waiting", flush=True)
-        eval(call)
+        call()
     except KeyboardInterrupt:
         print("interrupted", time.monotonic(), flush=True)
         assert ai.get().value == 2.5
@@ -49,7 +49,8 @@ for name, call in eval(sys.argv[2]).items():
 @pytest.mark.parametrize("name", ["idle waits", *list(WAITS)[5:]])
 def test_ctrl_c(ioc: SoftIOC, name: str) -> None:
     waits = dict(list(WAITS.items())[:5]) if name == "idle waits" else {name: WAITS[name]}
-    with start_python(SCRIPT, ioc.prefix, repr(waits)) as client:
+    calls = "CALLS = [" + ", ".join(f"lambda: {call}" for call in waits.values()) + "]\n"
+    with start_python(calls + SCRIPT, ioc.prefix) as client:
         for _ in waits:
             client.wait_line("waiting", 20.0)
             state = ""
