@@ -238,7 +238,8 @@ struct ex_request {
     ex_atomic_int refs;
     ex_mutex lock;
     ex_cond cond;
-    int state, reason, status;
+    ex_atomic_int state;         /* changed under the lock; looked at without it too */
+    int reason, status;
     int is_put, type;
     void *out;                   /* the caller's buffer, while lent */
     size_t out_count;
@@ -257,7 +258,8 @@ struct ex_request {
 typedef struct ex_slot {
     ex_pending link;
     ex_batch *batch;
-    int state, status, type;
+    ex_atomic_int state;
+    int status, type;
     ex_block *block;
 } ex_slot;
 

@@ -18,7 +18,7 @@ for _module, _names in {
     "_sample": "Sample",
     "_ca": "Subscription",
     "_request": "Request",
-    "_dbr": "Control",
+    "_dbr": "Control get_encoding set_encoding",
     "counts": "ChannelStats Counts PVStats",
     "enums": "DBE DBR ECA Access Severity Status",
     "errors": "AccessError BadTypeError BadValueError CAError CASeverityException CATimeoutError "

@@ -871,7 +871,7 @@ cdef object error_of(Core core, ex_request *r, bint is_put, double seconds):
 
 
 cdef int end_if_closed(ex_request *r, object owner) except -1:
-    """The handle was closed by another thread between its look and the sending: ``end_requests`` has missed this one."""
+    """Another thread closed the handle between its look and the sending: ``end_requests`` has missed this one."""
     if owner is not None and getattr(owner, "_closed", False):
         ex_request_end(r, EX_BY_CLOSE, ECA_CHANDESTROY)
     return 0

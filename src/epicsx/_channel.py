@@ -26,8 +26,9 @@ from .errors import BadTypeError, BadValueError, CAError, timed_out
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ._ca import Core, Request, Subscription
+    from ._ca import Core, Subscription
     from ._dbr import Control
+    from ._request import Request
     from ._sample import Sample
     from .counts import ChannelStats
 
@@ -316,7 +317,8 @@ class Channel:
     ) -> Request:
         """A `Request` for the value of a connected channel, sent."""
         core = self._open()
-        return core.get_async(_dbr_type(dtype, core), count, timeout, self)
+        request: Request = core.get_async(_dbr_type(dtype, core), count, timeout, self)
+        return request
 
     def put(
         self,
@@ -356,7 +358,8 @@ class Channel:
 
     def put_async(self, value: Any, *, timeout: float | None = 5.0) -> Request:
         """A `Request` for a put to a connected channel, sent; done when the record has finished processing."""
-        return self._open().put_async(value, timeout, False, None, self)
+        request: Request = self._open().put_async(value, timeout, False, None, self)
+        return request
 
     def control(self, timeout: float | None = 5.0) -> Control:
         """Units, limits, precision, enum names: asked for once, then kept up to date by the server."""

@@ -179,7 +179,8 @@ def text_of(value, int native, precision=None, enum_strs=None, typefull="", bint
     return text_c(value, native, precision, enum_strs, typefull, whole, limit)
 
 
-cdef object text_c(object value, int native, object precision, object enum_strs, object typefull, bint whole, long limit):
+cdef object text_c(object value, int native, object precision, object enum_strs, object typefull, bint whole,
+                   long limit):
     cdef Py_ssize_t size = -1
     cdef Py_ssize_t index
     if isinstance(value, float):        # by far the most frequent, and the one without a length

@@ -163,7 +163,7 @@ int ex_request_end(ex_request *r, int reason, int status)
     ex_lock(&r->lock);
     mine = r->state == EX_PENDING;
     if (mine) {
-        r->state = EX_DONE;
+        ex_store(&r->state, EX_DONE);
         r->reason = reason;
         r->status = status;
         r->out = NULL;
@@ -281,7 +281,7 @@ static void request_reply(ex_request *r, struct event_handler_args *args)
                        (size_t)args->count * ex_element_bytes(r->type));
         }
         r->out = NULL;
-        r->state = EX_DONE;
+        ex_store(&r->state, EX_DONE);
         r->reason = reason;
         r->status = status;
         r->block = b;
@@ -301,7 +301,7 @@ static int slot_end(ex_slot *s, int status, ex_block *b)
     ex_lock(&batch->lock);
     mine = s->state == EX_PENDING;
     if (mine) {
-        s->state = EX_DONE;
+        ex_store(&s->state, EX_DONE);
         s->status = status;
         s->block = b;
         if (--batch->left == 0)
@@ -359,8 +359,8 @@ void ex_channel_close_pending(ex_channel *ch, int reason, void *owner)
         ex_lock(&lane->lock);
         for (p = ch->pending; p; p = p->next) {
             /* Reading the state without its lock: a stale "pending" only costs one more look. */
-            if (p->is_slot ? !owner && ((ex_slot *)p)->state == EX_PENDING
-                           : ((ex_request *)p)->state == EX_PENDING && (!owner || ((ex_request *)p)->owner == owner))
+            if (p->is_slot ? !owner && ex_load(&((ex_slot *)p)->state) == EX_PENDING
+                           : ex_load(&((ex_request *)p)->state) == EX_PENDING && (!owner || ((ex_request *)p)->owner == owner))
                 break;
         }
         if (p && p->is_slot)
@@ -446,7 +446,7 @@ void ex_batch_lend(ex_batch *b, ex_lane *lane, ex_channel **channels)
         ex_slot *s = &b->slots[i];
         if (!ch || ch->state != EX_UP) {
             /* Nobody else knows the slot yet: no batch lock is needed. */
-            s->state = EX_DONE;
+            ex_store(&s->state, EX_DONE);
             s->status = ch && ch->state == EX_CLOSED ? ECA_CHANDESTROY : ECA_DISCONN;
             b->left--;
             continue;

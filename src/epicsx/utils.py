@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from ._dbr import set_encoding
+
 __all__ = ["IOENCODING", "bytes2str", "clib_search_path", "str2bytes", "strjoin"]
 
 IOENCODING = (
     os.environ.get("PYEPICS_ENCODING") or os.environ.get("PYTHONIOENCODING", "").partition(":")[0]
 ) or "utf-8"
-"""The encoding of texts, read from the environment when this module is imported."""
+"""The encoding of texts, read from the environment when this module is imported; `epicsx.set_encoding` sets another."""
+
+with contextlib.suppress(LookupError, ValueError):  # a name that is none: UTF-8 stays
+    set_encoding(IOENCODING)
 
 from_bytes: Any = None
 """pyepics keeps charset_normalizer's function here, if installed; undecodable bytes need no guess in epicsx."""

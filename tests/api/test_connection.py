@@ -49,8 +49,9 @@ def test_priorities_that_cannot_be(ioc: SoftIOC, priority: int) -> None:
 
 
 def test_a_lane_that_cannot_be(ioc: SoftIOC) -> None:
+    lane: Any = "fast"
     with pytest.raises(BadValueError):
-        Channel(ioc["ao"], lane="fast")  # type: ignore[arg-type]
+        Channel(ioc["ao"], lane=lane)
 
 
 def test_each_priority_has_a_circuit_of_its_own(ioc: SoftIOC) -> None:
@@ -289,6 +290,23 @@ def test_close_inside_its_own_connection_callback(ioc: SoftIOC) -> None:
 
 
 # ---- lifetime
+
+
+def test_close_of_the_last_handle_closes_the_channel(ioc: SoftIOC) -> None:
+    name = ioc["bulk:0022"]
+    first, second = Channel(name), Channel(name)
+    subscription = first.subscribe(lambda sample: None)
+    sample = second.get()
+    first.close()
+    assert ioc.casr().channels[name] == 1
+    second.close()
+    wait_until(lambda: name not in ioc.casr().channels)
+    # What is still held says what it was.
+    assert first.name == second.name == subscription.name == sample.name == name
+    assert subscription.closed
+    assert not second.connected
+    with Channel(name) as again:
+        assert again.get().value == sample.value
 
 
 def test_a_channel_with_a_callback_stays_alive(ioc: SoftIOC) -> None:

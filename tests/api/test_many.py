@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,11 +93,12 @@ def test_get_many_raises_one_error_that_names_the_failures(ioc: SoftIOC) -> None
 
 
 def test_an_unknown_pv_in_get_many_is_a_timeout_in_time(ioc: SoftIOC) -> None:
-    for attempt in (
+    attempts: list[Callable[[], object]] = [
         lambda: get_many([ioc["ai"], ioc["nobody"]], timeout=1.0),
         lambda: put_many([ioc["double"], ioc["nobody"]], [1, 2], timeout=1.0),
         lambda: put_many([ioc["double"], ioc["nobody"]], [1, 2], wait=True, timeout=1.0),
-    ):
+    ]
+    for attempt in attempts:
         began = time.monotonic()
         with pytest.raises(CATimeoutError, match="nobody"):
             attempt()
@@ -150,10 +152,11 @@ def test_as_many_values_as_channels(ioc: SoftIOC) -> None:
 
 
 def test_on_error_is_one_of_two(ioc: SoftIOC) -> None:
+    wrong: Any = "ignore"
     with pytest.raises(BadValueError):
-        get_many([ioc["ai"]], on_error="ignore")  # type: ignore[arg-type]
+        get_many([ioc["ai"]], on_error=wrong)
     with pytest.raises(BadValueError):
-        put_many([ioc["double"]], [1], on_error="ignore")  # type: ignore[arg-type]
+        put_many([ioc["double"]], [1], on_error=wrong)
 
 
 def test_a_closed_channel_in_a_list(ioc: SoftIOC) -> None:

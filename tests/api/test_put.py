@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -160,8 +161,8 @@ def test_bad_values_are_refused_before_anything_is_sent(ioc: SoftIOC) -> None:
             for wait in (False, True):
                 with pytest.raises(error, match="puts") as info:
                     channel.put(value, wait=wait)
-                assert isinstance(info.value, (TypeError, ValueError)), value
                 assert info.value.name in ("", ioc["puts"])
+                assert (TypeError in type(info.value).mro()) or isinstance(info.value, ValueError)
             with pytest.raises(error):
                 channel.put_async(value)
             with pytest.raises(error):
@@ -210,11 +211,12 @@ def test_a_misfit_is_typed_and_not_written(
 
 def test_no_write_access(ioc: SoftIOC) -> None:
     with Channel(ioc["readonly"]) as channel:
-        for attempt in (
+        attempts: list[Callable[[], object]] = [
             lambda: channel.put(1.0),
             lambda: channel.put(1.0, wait=True),
             lambda: channel.put_async(1.0),
-        ):
+        ]
+        for attempt in attempts:
             channel.connect()
             with pytest.raises(AccessError, match="readonly") as info:
                 attempt()
@@ -322,7 +324,7 @@ def test_close_takes_back_what_waits(ioc: SoftIOC) -> None:
     began = time.monotonic()
     one.close()
     two.close()
-    with pytest.raises(CAError, match="slow2.*closed"):
+    with pytest.raises(CAError, match=r"slow2.*closed"):
         request.result(5.0)
     wait_until(lambda: told)
     assert isinstance(told[0], CAError)

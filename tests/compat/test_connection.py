@@ -78,8 +78,10 @@ def test_order_of_events(ioc: SoftIOC) -> None:
 
 
 def test_already_connected_is_told_in_the_constructor(ioc: SoftIOC) -> None:
-    first = PV(ioc["ao"])
-    assert first.wait_for_connection(5)
+    told: list[Any] = []
+    first = PV(ioc["ao"], callback=lambda **kwds: told.append(kwds["value"]))
+    wait_until(lambda: told)
+    assert first.connected
     seen: list[Any] = []
     me = threading.get_ident()
 

@@ -64,7 +64,6 @@ def test_new_channels_connect_and_subscribe(ioc: SoftIOC, blocked: threading.Eve
     _quick(2.0, lambda: put_many(channels, range(100), wait=True))
     for channel in channels:
         _quick(0.5, channel.close)
-    del channel, channels[:], subscriptions
     wait_until(lambda: ioc.casr().channel_count == 1)
 
 

@@ -133,7 +133,9 @@ def test_with_the_ioc_killed(server: SoftIOC) -> None:
     assert seconds < LIMIT
 
 
-@pytest.mark.parametrize("how", ["time.sleep(1e6)", "threading.Event().wait()", "x.get(timeout=None)"])
+@pytest.mark.parametrize(
+    "how", ["time.sleep(1e6)", "threading.Event().wait()", "x.get(timeout=None)"]
+)
 def test_while_a_callback_never_returns(server: SoftIOC, how: str) -> None:
     _run(
         OPEN

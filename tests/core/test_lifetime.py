@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import gc
 import weakref
+from functools import partial
 
 import numpy as np
 from support import wait_until
 
-from epicsx import Channel, Sample, connect, get_many
+from epicsx import Channel, Sample, Subscription, connect, get_many
 from epicsx._ca import blocks, lent, pool_bytes
 from epicsx.testing import SoftIOC
+
+
+def _delivered(subscription: Subscription) -> int:
+    return subscription.stats.delivered
 
 
 def _settled() -> bool:
@@ -35,7 +40,6 @@ def test_lent_is_what_the_ioc_counts(ioc: SoftIOC) -> None:
     wait_until(lambda: ioc.casr().monitor_count == 26)
     for channel in channels:
         channel.close()
-    del channel, channels, subscription, subscriptions
     wait_until(_settled)
     wait_until(lambda: ioc.casr().channel_count == ioc.casr().monitor_count == 0)
 
@@ -61,7 +65,7 @@ def test_twenty_thousand_subscribe_and_close_cycles_while_updates_flow(ioc: Soft
         channel = channels[cycle % 4]
         subscription = channel.subscribe(lambda sample: None, queue=("all", "latest", 3)[cycle % 3])
         if cycle % 200 == 0:  # else most would close before the keeper has seen them
-            wait_until(lambda s=subscription: s.stats.delivered, every=0.0005)
+            wait_until(partial(_delivered, subscription), every=0.0005)
         subscription.close()
         if cycle % 7 == 0:
             del subscription

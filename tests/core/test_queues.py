@@ -6,12 +6,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pytest
 from support import wait_until
 
-from epicsx import Channel, Sample
+from epicsx import Channel, Sample, Subscription
 from epicsx._ca import blocks, context, pool_bytes
 from epicsx.counts import ChannelStats, Counts
 from epicsx.testing import SoftIOC
@@ -42,6 +43,14 @@ def bounds(events: int | None = None, nbytes: int | None = None) -> Iterator[Non
         yield
     finally:
         lane.set_bounds(*before)
+
+
+def _received(subscription: Subscription, count: int) -> bool:
+    return subscription.stats.received == count
+
+
+def _ends_with(values: list[float], last: float) -> bool:
+    return values[-1] == last
 
 
 def _stop(ioc: SoftIOC, name: str) -> float:
@@ -122,7 +131,7 @@ def test_a_lane_at_its_bound_merges(
         last = {name: _stop(ioc, name) for name in names}
         wait_until(lambda: all(s.stats.pending == 0 for s in subscriptions.values()))
         for name, subscription in subscriptions.items():
-            wait_until(lambda name=name: values[name][-1] == last[name])
+            wait_until(partial(_ends_with, values[name], last[name]))
             stats = subscription.stats
             assert whole(stats)
             assert stats.dropped == 0
@@ -190,7 +199,7 @@ def test_a_handle_of_arrays_is_bounded_in_bytes(spare_ioc: Callable[..., SoftIOC
             assert consumer.taken.wait(20.0)
             for number in range(1, 21):
                 channel.put(np.full(1_000_000, float(number)), wait=True, timeout=20.0)
-                wait_until(lambda n=number: subscription.stats.received == n + 1, 20.0)
+                wait_until(partial(_received, subscription, number + 1), 20.0)
             stats = subscription.stats
             assert whole(stats)
             assert stats.merged == 0

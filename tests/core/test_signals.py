@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 from support import start_python
@@ -23,6 +24,13 @@ WAITS = {
     "exception": "slow.put_async(1.0, timeout=None).exception()",
 }
 
+DB = """
+record(ai, "$(P)ai") { field(VAL, "2.5") field(PINI, "YES") }
+record(ao, "$(P)slow") { field(FLNK, "$(P)slow:seq") }
+record(seq, "$(P)slow:seq") { field(DLY1, "60") field(DOL1, "1") field(LNK1, "$(P)n.PROC PP") }
+record(calc, "$(P)n") { field(CALC, "VAL+1") }
+"""
+
 SCRIPT = """
 import sys, time
 from epicsx import Channel, connect, get_many, put_many
@@ -30,9 +38,6 @@ P = sys.argv[1]
 ai, slow = connect([P + "ai", P + "slow"], timeout=20.0)
 nobody = Channel(P + "nobody")
 for call in CALLS:
-    while Channel(P + "slow:seq.PACT").get().value:
-        time.sleep(0.01)
-    Channel(P + "slow:seq.DLY1").put(4.0, wait=True)
     try:
         print("waiting", flush=True)
         call()
@@ -40,17 +45,17 @@ for call in CALLS:
         print("interrupted", time.monotonic(), flush=True)
         assert ai.get().value == 2.5
         sys.stdin.readline()
-        Channel(P + "slow:seq.DLY1").put(0.3, wait=True)
     else:
         print("ended", flush=True)
 """
 
 
 @pytest.mark.parametrize("name", ["idle waits", *list(WAITS)[5:]])
-def test_ctrl_c(ioc: SoftIOC, name: str) -> None:
+def test_ctrl_c(own_ioc: Callable[..., SoftIOC], name: str) -> None:
+    ioc = own_ioc(DB)
     waits = dict(list(WAITS.items())[:5]) if name == "idle waits" else {name: WAITS[name]}
     calls = "CALLS = [" + ", ".join(f"lambda: {call}" for call in waits.values()) + "]\n"
-    with start_python(calls + SCRIPT, ioc.prefix) as client:
+    with start_python(calls + SCRIPT, ioc.prefix, env=ioc.env) as client:
         for _ in waits:
             client.wait_line("waiting", 20.0)
             state = ""
