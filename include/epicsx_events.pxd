@@ -52,6 +52,7 @@ cdef extern from "epicsx_events.h" nogil:
     ctypedef struct ex_wait_node:
         pass
 
+    ctypedef struct ex_request
     ctypedef struct ex_lane:
         ex_mutex lock
         int keeper_state
@@ -62,6 +63,7 @@ cdef extern from "epicsx_events.h" nogil:
         size_t queued
         size_t lost_logs
         uint64_t server_errors
+        ex_request *first_due
         int polled
         int generation
 

@@ -6,6 +6,8 @@ and that of pyepics (`PV`, `caget`, `caput`, ...). Importing this package reads 
 
 from __future__ import annotations
 
+import atexit as _atexit
+import sys as _sys
 from typing import Any
 
 _NAMES: dict[str, str] = {}
@@ -19,6 +21,7 @@ for _module, _names in {
     "_ca": "Subscription",
     "_request": "Request",
     "_dbr": "Control get_encoding set_encoding",
+    "_texts": "strict",
     "counts": "ChannelStats Counts PVStats",
     "enums": "DBE DBR ECA Access Severity Status",
     "errors": "AccessError BadTypeError BadValueError CAError CASeverityException CATimeoutError "
@@ -49,6 +52,15 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+@_atexit.register
+def _end() -> None:
+    # Registered at import, so that users' own handlers, registered later, run first and may still use channels; and
+    # not by threading's hook, which would run before the program's other threads have ended.
+    dispatch = _sys.modules.get("epicsx._dispatch")
+    if dispatch is not None:
+        dispatch.at_exit()
 
 
 def __dir__() -> list[str]:

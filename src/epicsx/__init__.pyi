@@ -18,6 +18,7 @@ from ._dbr import get_encoding as get_encoding
 from ._dbr import set_encoding as set_encoding
 from ._request import Request as Request
 from ._sample import Sample as Sample
+from ._texts import strict as strict
 from ._version import __version__ as __version__
 from .counts import ChannelStats as ChannelStats
 from .counts import Counts as Counts

@@ -299,6 +299,8 @@ if hasattr(os, "register_at_fork"):
 
 
 cdef int take(Context context, ex_taken *t) noexcept:
+    if context.lane.first_due != NULL:  # deadlines hold under a backlog too, when nobody comes to wait_notes
+        ex_lane_expire(context.lane, ex_now())
     return ex_lane_take(context.lane, t)
 
 

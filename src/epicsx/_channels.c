@@ -251,6 +251,7 @@ void ex_on_connection(struct connection_handler_args args)
     ex_channel *ch = (ex_channel *)ex_libca.puser(args.chid);
     ex_lane *lane;
     ex_sub *s;
+    int lost = 0;
     if (!ch || ex_load(&ch->lane->closing))
         return;
     lane = ch->lane;
@@ -279,6 +280,7 @@ void ex_on_connection(struct connection_handler_args args)
                 s->last_status = ECA_NORMAL;
             }
             post_news(ch, EX_NOTE_CONNECTION, 1, type);
+            post_news(ch, EX_NOTE_ACCESS, ch->reading, ch->writing);
             ex_wait_over(&ch->waiting);
             if (ch->subs)
                 ex_channel_plan(ch);
@@ -289,12 +291,16 @@ void ex_on_connection(struct connection_handler_args args)
         if (ch->state == EX_UP) {
             ch->state = EX_DOWN;
             ch->disconnects++;
+            if (ch->reading || ch->writing)
+                lost = 1;
             ch->reading = ch->writing = 0;
             if (circuit_unresponsive)
                 ch->tainted = 1;         /* the server goes on streaming; a clear would not tell it (libca.md R15) */
             for (s = ch->subs; s; s = s->next)
                 s->fresh = 0;
             post_news(ch, EX_NOTE_CONNECTION, 0, ch->type);
+            if (lost)
+                post_news(ch, EX_NOTE_ACCESS, 0, 0);
         }
         ex_unlock(&lane->lock);
     }
@@ -314,7 +320,9 @@ void ex_on_access(struct access_rights_handler_args args)
     reading = ex_libca.read_access(args.chid) != 0;
     writing = ex_libca.write_access(args.chid) != 0;
     ex_lock(&lane->lock);
-    if (ch->wanted && (ch->reading != reading || ch->writing != writing || ch->state != EX_UP)) {
+    /* While it is not connected there are none: an unresponsive circuit's channel keeps its old rights in libca, and
+     * those that come before the connection are told with it. */
+    if (ch->wanted && ch->state == EX_UP && (ch->reading != reading || ch->writing != writing)) {
         ch->reading = reading;
         ch->writing = writing;
         post_news(ch, EX_NOTE_ACCESS, reading, writing);

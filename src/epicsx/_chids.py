@@ -208,7 +208,7 @@ def drop(item: _CacheItem) -> None:
 
 def find(chid: Any, function: str = "") -> _CacheItem:
     """The entry of a chid; raises pyepics' exceptions for what is none."""
-    number = to_int(chid)
+    number: object = to_int(chid)
     if not isinstance(number, int) or isinstance(number, bool):
         raise ChannelAccessException(f"{function}: {NOT_A_CHID}!")
     item = by_number.get(number)

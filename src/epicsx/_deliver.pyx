@@ -272,8 +272,8 @@ cdef class Face(Subscription):
         if self.h != NULL:
             self.set_queueing(listening)
 
-    cdef tuple totals(self):
-        now = Subscription.stats.__get__(self) if self.h != NULL else (0, 0, 0, 0, 0)
+    cdef object totals(self):
+        now = tuple(Subscription.stats.__get__(self)) if self.h != NULL else (0, 0, 0, 0, 0)
         return now if self.past is None else tuple([a + b for a, b in zip(now, self.past)])
 
     @property

@@ -14,7 +14,6 @@ Lifetime
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import sys
@@ -88,7 +87,8 @@ class _Ended(logging.Filter):
         return not (record.exc_info and isinstance(record.exc_info[1], CAError))
 
 
-def _at_exit() -> None:
+def at_exit() -> None:
+    """End everything, once and for all: the package's own atexit handler calls this."""
     log.addFilter(_Ended())
     _ca.shutdown(EXIT_SECONDS, final=True)
 
@@ -102,16 +102,13 @@ def _finalize_in_multiprocessing_child() -> None:
 
     if process.parent_process() is not None:
         _finalize_in = os.getpid()
-        util.Finalize(None, _at_exit, exitpriority=0)
+        util.Finalize(None, at_exit, exitpriority=0)
 
 
 def _after_fork() -> None:
     _threads.clear()
 
 
-# atexit, registered when epicsx is first used, so that the handlers of users, registered later, run first; and not
-# threading's own hook, which would run before the program's other threads have ended.
-atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 _ca.hooks["start"] = _start

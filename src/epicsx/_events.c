@@ -464,6 +464,10 @@ void ex_on_event(struct event_handler_args args)
         ex_unlock(&lane->lock);
         return;
     }
+    /* The record came back as another type, and libca has subscribed again to the old one: converted values, of which
+     * nobody shall hear. The keeper is about to re-type. */
+    if (sub->type < 0 && args.type != (sub->type == EX_TIME_OF_NATIVE ? ex_time_of(ch->type) : ex_ctrl_of(ch->type)))
+        return;
     head = ex_header_bytes((int)args.type);
     bytes = (size_t)args.count * ex_element_bytes((int)args.type);
     b = ex_block_new((int)args.type, (size_t)args.count, head, bytes);

@@ -35,7 +35,7 @@ class CallbackDict(dict[Any, Any]):
         super().__delitem__(key)
         self._changed()
 
-    def __ior__(self, other: Any) -> CallbackDict:  # type: ignore[override,misc]  # noqa: PYI034
+    def __ior__(self, other: Any) -> CallbackDict:  # type: ignore[misc]  # noqa: PYI034
         super().update(other)
         self._changed()
         return self
@@ -75,16 +75,19 @@ class CallbackDict(dict[Any, Any]):
 class CallbackList(list[Any]):
     """Functions: ``PV.connection_callbacks``, ``PV.access_callbacks``."""
 
-    __slots__ = ("__weakref__", "_owner")
+    __slots__ = ("_empty", "_owner")
 
     def __init__(self, owner: Any, given: Iterable[Any] = ()) -> None:
         super().__init__(given)
         self._owner = weakref.ref(owner)
+        self._empty = not self
 
     def _changed(self) -> None:
+        first = self if self._empty and self else None
+        self._empty = not self
         owner = self._owner()
         if owner is not None:
-            owner._listeners_changed()
+            owner._listeners_changed(first)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         super().__setitem__(index, value)
@@ -94,7 +97,7 @@ class CallbackList(list[Any]):
         super().__delitem__(index)
         self._changed()
 
-    def __iadd__(self, other: Iterable[Any]) -> CallbackList:  # type: ignore[override,misc]  # noqa: PYI034
+    def __iadd__(self, other: Iterable[Any]) -> CallbackList:  # type: ignore[misc]  # noqa: PYI034
         super().extend(other)
         self._changed()
         return self

@@ -16,10 +16,11 @@ import logging
 import os
 import threading
 import time
+import weakref
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from . import _ca, _chids, _texts, ca, dbr
+from . import _ca, _chids, _polling, _texts, ca, dbr
 from ._deliver import Face, delivering
 from ._listeners import CallbackDict, CallbackList
 from .errors import CAError
@@ -53,6 +54,25 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+class _Filtered:
+    """A second channel of a PV, with a filter; where the server knows none, it never connects and is not used."""
+
+    def __init__(self, pv: PVConnection, core: Core) -> None:
+        self.pv = weakref.ref(pv)
+        self.core = core
+        core.listen(self)
+
+    def _on_core_connection(self, connected: bool, native_type: int) -> None:
+        pv = self.pv()
+        if connected and pv is not None and pv._filtered is self:
+            with _settling:
+                pv._mask = None
+                pv._check_auto_monitor()
+
+    def _on_core_access(self, read: bool, write: bool) -> None:
+        pass
+
+
 class PVConnection:
     """A PV's channel: found, connected, monitored, lost and found again."""
 
@@ -75,6 +95,7 @@ class PVConnection:
     _monitor_delta: float | None = None
     _mask: int | None = None
     _printer: Any = None
+    _filtered: _Filtered | None = None
     _settled = 0  # the number of the connection that has been settled
     _told: bool | None = None  # the state that connection callbacks were told, or are being told
     _announced = False  # they have run
@@ -101,8 +122,8 @@ class PVConnection:
         context = self._core.context
         (context.pin if wanted else context.unpin)(self._listeners_changed)
 
-    def _listeners_changed(self) -> None:
-        """Somebody has changed a container of callbacks."""
+    def _listeners_changed(self, first: CallbackList | None = None) -> None:
+        """Somebody has changed a container of callbacks; `first` is a list that was empty."""
         wanted = bool(self._callbacks or self._connection_callbacks or self._access_callbacks)
         with _settling:
             if wanted != self._pinned:
@@ -111,6 +132,12 @@ class PVConnection:
                 self._listens = True
                 self._core.listen(self)
                 if self._core.connected:  # who comes later is told of the next change
+                    self._told = self._announced = True
+            if first is not None and self._core.connected and self._settled == self._core.connects:
+                # The same where the news are still on their way, but the PV has been used already.
+                if first is self._access_callbacks:
+                    self._rights = (self._core.read_access, self._core.write_access)
+                elif self._told is not True:
                     self._told = self._announced = True
         if self._face is not None:
             self._face.set_listening(bool(self._callbacks))
@@ -213,6 +240,7 @@ class PVConnection:
         until = time.monotonic() + timeout
         if not core.connected and (core.state == 3 or not core.wait_connected(timeout)):
             return False
+        _polling.run()
         self._settle()
         if self._connection_callbacks and not self._announced:
             self._wait_for_callbacks(until)
@@ -231,6 +259,7 @@ class PVConnection:
                     if left <= 0:
                         return
                     _news.wait(min(left, 0.1))
+                    _polling.run()
             finally:
                 _waiting_for_news -= 1
 
@@ -313,6 +342,7 @@ class PVConnection:
 
     def _release(self) -> None:
         self._clear_auto_monitor_subscription()
+        self._filtered = None
         if self._listens:
             self._listens = False
             self._core.unlisten(self)
@@ -348,9 +378,27 @@ class PVConnection:
         if self.form == "ctrl":
             self._ask_for_control()  # first, so that the first event has them
         self._mask = mask
-        face.subscribe(self._user_max_count or 0, mask)
+        filtered = self._filtered or self._filter()
+        if filtered is not None and filtered.core.connected:
+            # The monitor runs on the channel with the filter, all else on the plain one.
+            face.attach(filtered.core, self.form, None)
+            face.subscribe(self._user_max_count or 0, mask)
+            face.attach(core, self.form if self.form in _FORMS else "native", self.chid)
+        else:
+            face.subscribe(self._user_max_count or 0, mask)
         if self.verbose:
             self._print_updates(mask)
+
+    def _filter(self) -> _Filtered | None:
+        """The channel that tells only of changes by ``monitor_delta``; the IOC's filter, not its MDEL for everybody."""
+        core, delta = self._core, self._monitor_delta
+        if delta is None or "{" in self.pvname:
+            return None
+        if core.count == 1 and core.native_type in (dbr.FLOAT, dbr.DOUBLE) and 0 < delta < 1e300:
+            dot = "" if "." in self.pvname else "."
+            name = f'{self.pvname}{dot}{{"dbnd":{{"abs":{float(delta)!r}}}}}'
+            self._filtered = _Filtered(self, _ca.core(name))
+        return self._filtered
 
     def _ask_for_control(self) -> None:
         try:
@@ -433,8 +481,8 @@ class PVConnection:
 
     @connection_callbacks.setter
     def connection_callbacks(self, given: Any) -> None:
-        self._connection_callbacks = CallbackList(self, given or ())
-        self._listeners_changed()
+        found = self._connection_callbacks = CallbackList(self)
+        found.extend(given or ())
 
     @property
     def access_callbacks(self) -> CallbackList:
@@ -446,5 +494,5 @@ class PVConnection:
 
     @access_callbacks.setter
     def access_callbacks(self, given: Any) -> None:
-        self._access_callbacks = CallbackList(self, given or ())
-        self._listeners_changed()
+        found = self._access_callbacks = CallbackList(self)
+        found.extend(given or ())

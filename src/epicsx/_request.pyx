@@ -11,13 +11,13 @@ Lifetime
 import logging
 
 cimport cython
-from caerr cimport ECA_CHANDESTROY, ECA_DISCONN, ECA_NORMAL
+from caerr cimport ECA_CHANDESTROY, ECA_DISCONN, ECA_NORMAL, ECA_TIMEOUT
 from epicsx._ca cimport (Core, deadline_of, error_of, inbox_free, inbox_kill, inbox_new, inbox_take, request_due,
                          request_end, request_free, request_new, request_route, send_get, send_put_wait, slice_until,
                          wait_some)
 from epicsx._dbr cimport Outgoing
 from epicsx._sample cimport sample_of
-from epicsx_events cimport EX_BY_CLOSE, EX_PENDING, EX_UP, ex_block_ref, ex_now, ex_request
+from epicsx_events cimport EX_BY_CLOSE, EX_BY_DEADLINE, EX_PENDING, EX_UP, ex_block_ref, ex_now, ex_request
 from libc.stdint cimport int64_t
 
 from epicsx import _ca
@@ -77,8 +77,10 @@ cdef class Request:
         """The Sample of a get, None for a put; raises what went wrong, CATimeoutError if it is not done in time."""
         cdef int64_t deadline = deadline_of(timeout)
         self.core.check()
-        while wait_some(self.r, slice_until(deadline)):
-            if ex_now() >= deadline:
+        while wait_some(self.r, slice_until(min(deadline, self.deadline))):
+            if ex_now() >= self.deadline:   # not left to the dispatcher: it may be the one that waits here
+                request_end(self.r, EX_BY_DEADLINE, ECA_TIMEOUT)
+            elif ex_now() >= deadline:
                 raise timed_out(self.core.name, self.what(), timeout, "not done yet")
         return self.outcome()
 

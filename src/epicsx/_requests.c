@@ -6,6 +6,7 @@
  *   deadline, close(), shutdown. The winner wakes the waiter and posts; everyone else only gives references back.
  *
  * Lifetime
+ *   Whoever ends a request or a slot holds a reference to it meanwhile, so it may wake the waiter after the lock.
  *   libca's reference ("lent") ends with its callback, or after its channel was cleared: never with a timeout.
  *   The caller's buffer (`out`) is copied into under the request's lock, and forgotten under the same lock by whoever
  *   ends the request otherwise: nothing is written to it after the call returned. */
@@ -167,11 +168,12 @@ int ex_request_end(ex_request *r, int reason, int status)
         r->reason = reason;
         r->status = status;
         r->out = NULL;
-        ex_broadcast(&r->cond);
     }
     ex_unlock(&r->lock);
-    if (mine)
+    if (mine) {
+        ex_broadcast(&r->cond);
         announce(r);
+    }
     return mine;
 }
 
@@ -285,13 +287,14 @@ static void request_reply(ex_request *r, struct event_handler_args *args)
         r->reason = reason;
         r->status = status;
         r->block = b;
-        ex_broadcast(&r->cond);
     } else
         late = b;
     ex_unlock(&r->lock);
     ex_block_unref(late);
-    if (mine)
+    if (mine) {
+        ex_broadcast(&r->cond);          /* after the lock: the waiter does not wake only to wait for us */
         announce(r);
+    }
 }
 
 static int slot_end(ex_slot *s, int status, ex_block *b)

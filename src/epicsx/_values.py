@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from . import dbr
+from . import _polling, dbr
 from ._deliver import delivering
 from ._texts import failed, get_failure, get_timed_out, refused
 from .errors import (
@@ -155,6 +155,7 @@ def send_put(
         request = core.put_async(value, None, True, finished)
         if wait:
             request.result(timeout)
+            _polling.run()
             if not delivering():
                 told.wait(
                     1.0

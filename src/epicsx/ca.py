@@ -9,7 +9,6 @@ Threads
 
 from __future__ import annotations
 
-import atexit
 import functools
 import logging
 import os
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as numpy
 
-from . import _ca, _chids, _texts, _values, dbr
+from . import _ca, _chids, _polling, _texts, _values, dbr
 from . import _dispatch as _dispatch  # the delivering threads
 from ._build_info import build_info
 from ._chids import _CacheItem as _CacheItem
@@ -64,10 +63,10 @@ initial_context: int | None = None
 ca_printf = ""
 
 PREEMPTIVE_CALLBACK = True
-"""Whether updates arrive by themselves."""
+"""Whether callbacks run by themselves; False, before first use, has ``poll`` and waiting calls run them."""
 
 AUTO_CLEANUP = True
-"""Whether Channel Access is ended when the program ends."""
+"""Kept for programs that set it: Channel Access ends with the program, after the program's own exit handlers."""
 
 WITH_CA_MESSAGES = False
 """Kept for programs that set it: libca's messages go to the logger ``epicsx``."""
@@ -159,12 +158,12 @@ def initialize_libca() -> Any:
     global libca, initial_context
     with _chids.lock:
         if libca is None or libca is _LIBCA_FINALIZED:
+            if not PREEMPTIVE_CALLBACK and not _ca.started():
+                _polling.begin()
             _ca.context()
             libca = _LibCA()
             initial_context = _new_context()
             _local.context = initial_context
-            if AUTO_CLEANUP:
-                atexit.register(_at_exit)
     return libca
 
 
@@ -173,12 +172,6 @@ def _new_context() -> int:
     with _chids.lock:
         _last_context += 1
         return _last_context
-
-
-def _at_exit() -> None:
-    # The core ends by its own hook; what a program still calls from here on answers None.
-    global libca
-    libca = _LIBCA_FINALIZED
 
 
 def finalize_libca(maxtime: float = 10.0) -> None:
@@ -496,6 +489,7 @@ def connect_channel(chid: Any, timeout: float | None = None, verbose: bool = Fal
     if timeout is None:
         timeout = DEFAULT_CONNECTION_TIMEOUT
     connected = bool(item.core.wait_connected(timeout))
+    _polling.run()
     if not connected:
         item.failures += 1
         item.ts = time.time()
@@ -573,18 +567,20 @@ def state(chid: Any) -> int:
     return int(_chids.find(chid).core.state)
 
 
-def isConnected(chid: Any) -> bool | None:
+@withCA
+def isConnected(chid: Any) -> bool:
     """Whether the channel is connected."""
-    found = state(chid)
-    return None if found is None else found == dbr.CS_CONN
+    return state(chid) == dbr.CS_CONN
 
 
+@withCA
 def access(chid: Any) -> str:
     """The access rights as text: ``'no access'``, ``'read-only'``, ``'write-only'``, ``'read/write'``."""
     rights = read_access(chid) + 2 * write_access(chid)
     return ("no access", "read-only", "write-only", "read/write")[rights]
 
 
+@withCA
 def promote_type(chid: Any, use_time: bool = False, use_ctrl: bool = False) -> int:
     """The channel's native type, or its TIME or CTRL variant."""
     return promote_fieldtype(field_type(chid), use_time=use_time, use_ctrl=use_ctrl)
@@ -624,6 +620,7 @@ def version() -> str:
 def pend_io(timeout: float = 1.0) -> int:
     """Send what has been asked for. Reads of this module wait by themselves."""
     _ca.context().flush()
+    _polling.run()
     return dbr.ECA_NORMAL
 
 
@@ -631,7 +628,10 @@ def pend_io(timeout: float = 1.0) -> int:
 def pend_event(timeout: float = 1.0e-5) -> int:
     """Send what has been asked for and wait `timeout` seconds, while updates arrive."""
     _ca.context().flush()
-    time.sleep(max(0.0, timeout))
+    if _polling.on:
+        _polling.run(timeout)
+    else:
+        time.sleep(max(0.0, timeout))
     return dbr.ECA_TIMEOUT
 
 

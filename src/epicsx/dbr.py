@@ -106,10 +106,9 @@ def _gen_ctrl_lims(t: Any = short_t) -> list[tuple[str, Any]]:
 
 
 def _structure(name: str, *fields: Any) -> Any:
-    made = type(ctypes.Structure)(name, (ctypes.Structure,), {"_fields_": list(fields)})
-    made.__module__ = __name__
-    made.__doc__ = f"The C structure dbr_{name}, its first element included."
-    return made
+    doc = f"The C structure dbr_{name}, its first element included."
+    content = {"_fields_": list(fields), "__module__": __name__, "__doc__": doc}
+    return type(name, (ctypes.Structure,), content)
 
 
 _PRECISION: Any = (("precision", short_t), ("RISC_pad", short_t))

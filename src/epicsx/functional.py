@@ -104,9 +104,9 @@ def caget(
     )
 
 
-def _no_connection(name: Any, seconds: float) -> None:
+def _no_connection(name: Any, seconds: float) -> int | None:
     text = f"{_texts.cannot_connect(name)} within {seconds} seconds"
-    _texts.failed(lambda: CATimeoutError(text, name=str(name)), None)
+    return _texts.failed(lambda: CATimeoutError(text, name=str(name)), None)
 
 
 def cainfo(

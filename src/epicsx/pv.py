@@ -65,7 +65,7 @@ def get_pv(
         context = ca._context()
     cls = default_pv_class
     key = (pvname.pvname if isinstance(pvname, cls) else pvname, form, context)
-    found = _PVcache_.get(key)
+    found: PV | None = _PVcache_.get(key)
     if found is None:
         if context != ca.current_context():
             raise RuntimeError("PV is not in cache for user-requested context")

@@ -45,12 +45,15 @@ def strjoin(sep: str | bytes, seq: Sequence[Any]) -> str:
 
 def clib_search_path(lib: str) -> str | None:
     """Where pyepics would look for a C library below its ``clibs``: ``'linux64/libca.so'``."""
+    platform_name: str = (
+        sys.platform
+    )  # as a plain str: a type checker knows only the one it runs on
     bits = "arm" if platform.machine().startswith("arm") else "64" if sys.maxsize > 2**32 else "32"
-    if os.name == "nt":
+    if platform_name == "win32":
         return os.path.join(f"win{bits}", f"{lib}.dll")
-    if sys.platform == "darwin":
+    if platform_name == "darwin":
         folder = "darwinarm64" if platform.machine() == "arm64" else f"darwin{bits}"
         return os.path.join(folder, f"lib{lib}.dylib")
-    if sys.platform.startswith("linux"):
+    if platform_name.startswith("linux"):
         return os.path.join(f"linux{bits}", f"lib{lib}.so")
     return None

@@ -137,7 +137,7 @@ def test_on_connection_tells_the_present_state_once_then_each_change(
         assert not channel.connected
         ioc.restart()
         wait_until(lambda: len(early) == 3 and len(late) == 3, 30.0)
-        assert channel.connected
+        assert channel.access == Access.READ | Access.WRITE
         channel.get()
         assert [up for _, up in early] == [up for _, up in late] == [True, False, True]
         assert channel.stats.disconnects == 1

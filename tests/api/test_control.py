@@ -145,26 +145,24 @@ def test_a_change_of_a_state_name_counts_for_the_next_put(ioc: SoftIOC) -> None:
             writer.put("Two", wait=True)
 
 
-def test_control_is_fresh_after_a_reconnect(spare_ioc: Callable[..., SoftIOC]) -> None:
-    ioc = spare_ioc('record(ao, "$(P)x") { field(EGU, "mm") field(PREC, "2") }')
-    with Channel(ioc["x"]) as channel:
-        assert channel.control().units == "mm"
+def test_control_is_fresh_after_a_reconnect_also_with_another_type(
+    spare_ioc: Callable[..., SoftIOC],
+) -> None:
+    before = 'record(ao, "$(P)x") { field(EGU, "mm") } record(ao, "$(P)y") { field(EGU, "mm") }'
+    after = """
+    record(ao, "$(P)x") { field(EGU, "km") field(PREC, "4") }
+    record(mbbo, "$(P)y") { field(ZRST, "A") field(ONST, "B") }
+    """
+    ioc = spare_ioc(before)
+    with Channel(ioc["x"]) as same, Channel(ioc["y"]) as other:
+        assert same.control().units == other.control().units == "mm"
         ioc.kill()
-        wait_until(lambda: not channel.connected)
-        ioc.restart('record(ao, "$(P)x") { field(EGU, "km") field(PREC, "4") }')
-        channel.connect(30.0)
-        control = channel.control()
+        wait_until(lambda: not same.connected and not other.connected)
+        ioc.restart(after)
+        same.connect(30.0)
+        other.connect(30.0)
+        control = same.control()
         assert (control.units, control.precision) == ("km", 4)
-
-
-def test_control_follows_a_record_to_another_type(spare_ioc: Callable[..., SoftIOC]) -> None:
-    ioc = spare_ioc('record(ao, "$(P)x") { field(EGU, "mm") }')
-    with Channel(ioc["x"]) as channel:
-        assert channel.control().units == "mm"
-        ioc.kill()
-        wait_until(lambda: not channel.connected)
-        ioc.restart('record(mbbo, "$(P)x") { field(ZRST, "A") field(ONST, "B") }')
-        channel.connect(30.0)
-        assert channel.control().enum_strings == ("A", "B")
-        channel.put("B", wait=True)
-        assert channel.get().value == 1
+        assert other.control().enum_strings == ("A", "B")
+        other.put("B", wait=True)
+        assert other.get().value == 1

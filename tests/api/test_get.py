@@ -376,7 +376,8 @@ def test_long_timeouts_are_accepted(ioc: SoftIOC, timeout: float | None) -> None
         channel.put(3, wait=True, timeout=timeout)
         assert channel.get(timeout=timeout).value == 3
         assert channel.control(timeout=timeout).units == "counts"
-        assert channel.get_async(timeout=timeout).result(timeout).value == 3
+        answer: Any = channel.get_async(timeout=timeout).result(timeout)
+        assert answer.value == 3
         channel.put_async(3, timeout=timeout).result(timeout)
 
 
@@ -414,7 +415,8 @@ def test_get_async(ioc: SoftIOC) -> None:
     with Channel(ioc["ai"]) as channel:
         channel.connect()
         request = channel.get_async()
-        assert request.result(5.0).value == 2.5
+        answer: Any = request.result(5.0)
+        assert answer.value == 2.5
         assert request.done()
         assert request.exception(5.0) is None
         told: list[object] = []

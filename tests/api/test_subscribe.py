@@ -20,6 +20,10 @@ from epicsx.testing import SoftIOC
 pytestmark = pytest.mark.core
 
 
+def _collect(seen: list[Any], sample: Sample) -> None:
+    seen.append(sample.value)
+
+
 def _at_least(seen: list[Any], count: int) -> bool:
     return len(seen) >= count
 
@@ -211,7 +215,8 @@ def test_get_put_and_connect_inside_a_value_callback(ioc: SoftIOC) -> None:
                 other.put(51, wait=True)
                 found.append((other.get().value, same.get().value, same.control().units))
                 other.put_async(52).result(5.0)
-                found.append(other.get_async().result(5.0).value)
+                answer: Any = other.get_async().result(5.0)
+                found.append(answer.value)
         except BaseException as error:
             found.append(error)
 
@@ -293,7 +298,7 @@ def test_a_joining_handle_misses_nothing_and_doubles_nothing(ioc: SoftIOC) -> No
         for _ in range(50):
             seen: list[float] = []
             lists.append(seen)
-            handle = channel.subscribe(lambda sample, seen=seen: seen.append(sample.value))
+            handle = channel.subscribe(partial(_collect, seen))
             newest = handle.latest
             assert newest is not None
             wait_until(partial(_at_least, seen, 2))
@@ -410,11 +415,14 @@ def test_a_closed_subscription_lets_its_callback_go(ioc: SoftIOC) -> None:
         def on_value(self, sample: Sample) -> None:
             pass
 
+        def on_connection(self, channel: Channel, connected: bool) -> None:
+            pass
+
     listener = Listener()
     alive = weakref.ref(listener)
     with Channel(ioc["ai"]) as channel:
         channel.subscribe(listener.on_value).close()
-        channel.on_connection(lambda channel, up, keep=listener: None)
+        channel.on_connection(listener.on_connection)
     del listener
     gc.collect()
     wait_until(lambda: alive() is None)

@@ -77,6 +77,7 @@ static void news_only_for_those_who_asked(void)
     fake_down(&f);
     CHECK(lane_consistent(lane));
     CHECK(next_is(EX_NOTE_CONNECTION, 1, DBR_DOUBLE));
+    CHECK(next_is(EX_NOTE_ACCESS, 1, 1));
     CHECK(next_is(EX_NOTE_ACCESS, 1, 0));
     CHECK(next_is(EX_NOTE_ACCESS, 0, 0));
     CHECK(next_is(EX_NOTE_CONNECTION, 0, DBR_DOUBLE));
@@ -97,10 +98,12 @@ static void connection_notes_are_never_dropped(void)
         fake_up(&f);
         fake_down(&f);
     }
-    CHECK_EQ(lane->queued, 4000);
+    CHECK_EQ(lane->queued, 8000);
     for (i = 0; i < 2000; i++) {
         CHECK(next_is(EX_NOTE_CONNECTION, 1, DBR_DOUBLE));
+        CHECK(next_is(EX_NOTE_ACCESS, 1, 1));
         CHECK(next_is(EX_NOTE_CONNECTION, 0, DBR_DOUBLE));
+        CHECK(next_is(EX_NOTE_ACCESS, 0, 0));
     }
     end();
 }
@@ -118,7 +121,9 @@ static void down_twice_and_down_without_up(void)
     CHECK_EQ(ch->state, EX_DOWN);
     CHECK_EQ(ch->disconnects, 1);
     CHECK(next_is(EX_NOTE_CONNECTION, 1, DBR_DOUBLE));
+    CHECK(next_is(EX_NOTE_ACCESS, 1, 1));
     CHECK(next_is(EX_NOTE_CONNECTION, 0, DBR_DOUBLE));
+    CHECK(next_is(EX_NOTE_ACCESS, 0, 0));
     CHECK_EQ(skip_note(lane), 0);
     end();
 }
@@ -135,6 +140,29 @@ static void rights_are_read_again_whatever_the_argument_says(void)
     atomic_store(&f.reading, 0);
     ex_on_access(stale);
     CHECK(!ch->reading && ch->writing);
+    end();
+}
+
+static void rights_are_told_only_while_connected(void)
+{
+    begin();
+    ex_channel_set_news(ch, 1);
+    fake_access(&f, 0, 1);                       /* libca tells them before the connection */
+    CHECK(!ch->reading && !ch->writing);
+    CHECK_EQ(skip_note(lane), 0);
+    fake_up(&f);
+    CHECK(!ch->reading && ch->writing);
+    CHECK(next_is(EX_NOTE_CONNECTION, 1, DBR_DOUBLE));
+    CHECK(next_is(EX_NOTE_ACCESS, 0, 1));
+    fake_access(&f, 0, 1);
+    CHECK_EQ(skip_note(lane), 0);
+    fake_access(&f, 0, 0);
+    CHECK(next_is(EX_NOTE_ACCESS, 0, 0));
+    fake_down(&f);                               /* there were none to lose */
+    CHECK(next_is(EX_NOTE_CONNECTION, 0, DBR_DOUBLE));
+    fake_access(&f, 1, 1);                       /* libca keeps old rights of an unresponsive circuit */
+    CHECK(!ch->reading && !ch->writing);
+    CHECK_EQ(skip_note(lane), 0);
     end();
 }
 
@@ -160,6 +188,7 @@ static void a_dropped_channel_is_closed_for_good(void)
     CHECK_EQ(ex_lent(), 0);
     CHECK(h->sub->live == 0);
     CHECK_EQ(skip_note(lane), EX_NOTE_CONNECTION);
+    CHECK_EQ(skip_note(lane), EX_NOTE_ACCESS);
     CHECK_EQ(take_value(lane, h), 1);
     CHECK_EQ(skip_note(lane), 0);
     CHECK(ch->subs == h->sub);                   /* stays while its handle is open */
@@ -302,6 +331,39 @@ static void a_plan_while_working_is_only_a_mark(void)
     CHECK_EQ(ex_load(&ch->refs), refs);
     ch->working = 0;
     ch->dirty = 0;
+    end();
+}
+
+static int in_reserve;
+
+static void *wait_in_reserve(void *woken)
+{
+    ex_lock(&lane->lock);
+    in_reserve++;
+    while (!*(int *)woken && ex_wait(&lane->spare, &lane->lock, ex_now() + (int64_t)20000000000))
+        *(int *)woken = ch->planned;
+    ex_unlock(&lane->lock);
+    return NULL;
+}
+
+static void a_plan_wakes_all_spares_while_the_keeper_is_busy(void)
+{
+    pthread_t threads[2];
+    int woken[2] = {0, 0}, i, idle = 0;          /* only one of them is next in turn: a signal may meet the other */
+    begin();
+    for (i = 0; i < 2; i++)
+        pthread_create(&threads[i], NULL, wait_in_reserve, &woken[i]);
+    while (idle < 2) {
+        ex_lock(&lane->lock);
+        idle = in_reserve;
+        ex_unlock(&lane->lock);
+    }
+    lane->workers[0].channel = ch;
+    plan(ch);
+    for (i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    CHECK(woken[0] && woken[1]);
+    lane->workers[0].channel = NULL;
     end();
 }
 
@@ -528,12 +590,14 @@ int main(void)
     RUN(connection_notes_are_never_dropped);
     RUN(down_twice_and_down_without_up);
     RUN(rights_are_read_again_whatever_the_argument_says);
+    RUN(rights_are_told_only_while_connected);
     RUN(a_dropped_channel_is_closed_for_good);
     RUN(a_handle_opened_after_the_drop_hears_nothing);
     RUN(equal_subscriptions_are_one);
     RUN(a_subscription_found_before_it_was_forgotten_lives_on);
     RUN(a_channel_is_planned_once);
     RUN(a_plan_while_working_is_only_a_mark);
+    RUN(a_plan_wakes_all_spares_while_the_keeper_is_busy);
     RUN(what_plans_a_channel);
     RUN(one_wait_for_many_channels);
     RUN(who_gives_up_leaves_the_list);

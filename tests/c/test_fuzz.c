@@ -166,6 +166,12 @@ static void do_connection(int c, int up)
         e->connected = up;
         e->serial = ++serial;
         model_channel[c].news_serial = e->serial;
+        e = &notes[n_notes++];                   /* the rights come with it, and go with it */
+        memset(e, 0, sizeof *e);
+        e->kind = EX_NOTE_ACCESS;
+        e->channel = c;
+        e->connected = up;
+        e->serial = ++serial;
     }
 }
 
@@ -253,7 +259,7 @@ static void do_take(void)
         m->last = notes[0].value;
         m->delivered++;
         remove_note(0);
-    } else if (t.kind == EX_NOTE_CONNECTION) {
+    } else if (t.kind == EX_NOTE_CONNECTION || t.kind == EX_NOTE_ACCESS) {
         CHECK(t.subject == channels[notes[0].channel]);
         CHECK_EQ(t.a, notes[0].connected);
         remove_note(0);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import UserList
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def fresh(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Forget the PVs that caget and its like keep, and disconnect those that callbacks keep alive."""
     yield
-    caplog.clear()  # a logged traceback keeps its frames, and what they hold
+    for phase in ("setup", "call"):  # a logged traceback keeps its frames, and what they hold
+        caplog.get_records(phase).clear()
     from epicsx import _ca, ca, functional
 
     functional._PVmonitors_.clear()
     if _ca.started():
         for stay in list(_ca.context().pinned):
-            owner = getattr(stay, "__self__", None)
+            owner: Any = getattr(stay, "__self__", None)
             if hasattr(owner, "disconnect"):
                 owner.disconnect()
             elif hasattr(stay, "close"):
@@ -38,7 +40,7 @@ def fresh(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     gc.collect()
 
 
-class Calls(list[dict[str, Any]]):
+class Calls(UserList[dict[str, Any]]):
     """A callback that remembers with what it was called."""
 
     def __call__(self, **kwds: Any) -> None:
@@ -50,5 +52,8 @@ class Calls(list[dict[str, Any]]):
 
 
 @pytest.fixture
-def calls() -> Calls:
-    return Calls()
+def calls() -> Iterator[Calls]:
+    """Give a callback that remembers its calls."""
+    made = Calls()
+    yield made
+    made.clear()

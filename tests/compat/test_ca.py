@@ -64,10 +64,8 @@ def test_unconnected() -> None:
     assert ca.get_ctrlvars(chid, timeout=0.1) is None
     with pytest.raises(ca.ChannelAccessException) as caught:
         ca.put(chid, 1, timeout=0.2)
-    assert (
-        str(caught.value) == "put() timed out waiting 'nobody:has:this' to connect (0 seconds)"
-    )
-    with pytest.raises(ca.ChannelAccessException, match="create_subscription.*nobody:has:this"):
+    assert str(caught.value) == "put() timed out waiting 'nobody:has:this' to connect (0 seconds)"
+    with pytest.raises(ca.ChannelAccessException, match=r"create_subscription.*nobody:has:this"):
         ca.create_subscription(chid, timeout=0.1)
     table = str(ca.show_cache(print_out=False))
     assert table.splitlines()[0] == "#  PVName        ChannelID/Context Connected?"
@@ -231,6 +229,38 @@ def test_before_first_use_and_after_the_end(ioc: SoftIOC) -> None:
                 raise AssertionError(call)
         """,
         ioc["ao"],
+    )
+
+
+def test_without_preemptive_callbacks(ioc: SoftIOC) -> None:
+    run_python(
+        """
+        import sys, threading, time
+        from epicsx import ca, PV
+        ca.PREEMPTIVE_CALLBACK = False
+        seen, told = [], []
+
+        def f(**kwds):
+            seen.append(kwds["value"])
+            assert threading.current_thread() is threading.main_thread()
+
+        pv = PV(sys.argv[1], callback=f, connection_callback=lambda **kwds: told.append(kwds["conn"]))
+        assert pv.wait_for_connection(5) and told == [True] and pv.connected
+        assert not [t for t in threading.enumerate() if t.name.startswith("epicsx")]
+        deadline = time.monotonic() + 10
+        while len(seen) < 3 and time.monotonic() < deadline:
+            before = len(seen)
+            time.sleep(0.15)
+            assert len(seen) == before
+            ca.poll()
+        assert len(seen) >= 3 and pv.value >= seen[-1]
+        begun = time.monotonic()
+        ca.pend_event(0.5)
+        assert 0.45 < time.monotonic() - begun < 0.7 and len(seen) >= 5
+        done = []
+        assert pv.put(1, wait=True, callback=lambda **kwds: done.append(1)) == 1 and done == [1]
+        """,
+        ioc["cnt:10hz"],
     )
 
 

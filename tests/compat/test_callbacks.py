@@ -105,6 +105,26 @@ def test_run_now(ioc: SoftIOC, calls: Any) -> None:
     assert calls[0]["char_value"] == pv.char_value
 
 
+def test_monitor_delta(ioc: SoftIOC, calls: Any) -> None:
+    name = ioc["double"]
+    ioc.write("double", 10)
+    pv = PV(name, monitor_delta=0.5, callback=calls)
+    filtered = f'{name}.{{"dbnd":{{"abs":0.5}}}}'
+    wait_until(lambda: ioc.casr().monitors.get(filtered) == 1 and calls)
+    wait_until(lambda: ioc.casr().monitors.get(name, 0) == 0)
+    assert pv.monitor_delta == calls[0]["monitor_delta"] == 0.5
+    for value in (10.1, 10.2, 11.0, 11.3, 12.0):
+        assert pv.put(value, wait=True) == 1
+    wait_until(lambda: 12.0 in calls.values)
+    assert {v for v in calls.values if v != 10.0} == {11.0, 12.0}
+    assert pv.char_value.startswith("12")
+    assert ioc.read("double.MDEL") == "0"
+    assert pv.host.endswith(str(ioc.server_port))
+    whole = PV(ioc["longout"], monitor_delta=5)
+    wait_until(lambda: whole.connected and whole.value is not None)
+    assert whole._filtered is None
+
+
 def test_run_callbacks_before_a_first_value() -> None:
     seen: list[Any] = []
     pv = PV(

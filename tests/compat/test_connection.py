@@ -73,7 +73,7 @@ def test_order_of_events(ioc: SoftIOC) -> None:
     assert seen[0] == ("access", True, True)
     assert seen[1] == ("connection", ioc["calc"], True, False, True)
     assert seen[2][0] == "value"
-    assert pv.connected
+    wait_until(lambda: pv.connected)
     assert len(seen) == 3
 
 
@@ -304,7 +304,7 @@ def test_appended_connection_callback_hears_of_the_next_change(
     assert pv.wait_for_connection(10)
     told: list[bool] = []
     pv.connection_callbacks.append(lambda **kwds: told.append(kwds["conn"]))
-    assert pv.connected
+    wait_until(lambda: pv.connected)
     ioc.kill()
     wait_until(lambda: told == [False])
     assert not pv.connected

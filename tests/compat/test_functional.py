@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support import wait_until
 
-from epicsx import ca
+from epicsx import ca, functional
 from epicsx.functional import caget, caget_many, cainfo, caput, caput_many
 from epicsx.pv import _PVcache_
 from epicsx.testing import SoftIOC
@@ -50,7 +50,13 @@ def test_cainfo(ioc: SoftIOC, capsys: pytest.CaptureFixture[str]) -> None:
 def test_caget_many(ioc: SoftIOC) -> None:
     ioc.write("longout", 3)
     ioc.write("mbbo", 1)
-    names = [ioc["longout"], ioc["mbbo"], ioc["wf:double:n"], ioc["wf:string:n"], ioc["wf:string:1"]]
+    names = [
+        ioc["longout"],
+        ioc["mbbo"],
+        ioc["wf:double:n"],
+        ioc["wf:string:n"],
+        ioc["wf:string:1"],
+    ]
     for _ in range(2):
         found = caget_many(names)
         assert found[:2] == [3, 1]
@@ -103,7 +109,8 @@ def test_caput_many_mistakes(ioc: SoftIOC) -> None:
         caput_many([ioc["double"], ioc["longout"]], [1, "many"])
     with pytest.raises(ca.CASeverityException, match="Write access denied"):
         caput_many([ioc["readonly"]], [1.0])
-    assert caput_many([ioc["slow2"]], [1.0], wait="all", put_timeout=0.1) == [-1]
+    wait_until(lambda: ioc.read("slow:seq.PACT") == "0")
+    assert caput_many([ioc["slow"]], [1.0], wait="all", put_timeout=0.1) == [-1]
 
 
 def test_a_cleared_cache_does_no_harm(ioc: SoftIOC) -> None:
@@ -117,15 +124,28 @@ def test_a_cleared_cache_does_no_harm(ioc: SoftIOC) -> None:
     assert caget_many([ioc["ao"]])[0] is not None
 
 
+def test_bulk_channels_are_not_kept_without_end(
+    ioc: SoftIOC, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(functional, "_KEPT", 10)
+    names = [ioc[f"bulk:{i:04d}"] for i in range(30)]
+    for i in range(0, 30, 5):
+        assert None not in caget_many(names[:2] + names[i : i + 5])
+    assert len(ca._many) == 10
+    assert set(names[:2] + names[25:]) <= set(ca._many)
+    wait_until(lambda: sum(n in ioc.casr().channels for n in names) == 10)
+
+
 def test_strict(ioc: SoftIOC, capsys: pytest.CaptureFixture[str]) -> None:
     from epicsx._texts import strict
 
+    wait_until(lambda: ioc.read("slow:seq.PACT") == "0")
     strict()
     try:
         with pytest.raises(TimeoutError, match="nobody:has:this"):
             caget("nobody:has:this", connection_timeout=0.1)
-        with pytest.raises(TimeoutError, match="slow2"):
-            caput(ioc["slow2"], 1, wait=True, timeout=0.1)
+        with pytest.raises(TimeoutError, match="slow"):
+            caput(ioc["slow"], 1, wait=True, timeout=0.1)
         with pytest.raises(TimeoutError, match="nobody:has:this"):
             caget_many(["nobody:has:this"], connection_timeout=0.1)
     finally:

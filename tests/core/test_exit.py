@@ -153,6 +153,42 @@ assert inside.wait(10.0)
     )
 
 
+def test_with_puts_stuck_in_a_full_send_queue(server: SoftIOC) -> None:
+    client = start_python(
+        OPEN
+        + """
+print("ready", flush=True)
+sys.stdin.readline()
+ticks = [0]
+def fill():
+    while True:
+        w.put(np.zeros(100000))
+        ticks[0] += 1
+stand(fill)
+stand(fill)
+last, quiet = -1, time.monotonic()
+while time.monotonic() - quiet < 0.5:       # libca lets nobody in any more
+    if ticks[0] != last:
+        last, quiet = ticks[0], time.monotonic()
+    time.sleep(0.01)
+stuck = w.subscribe(on_value, count=5)      # stops the keeper, too
+"""
+        + END,
+        server.prefix,
+        env=server.env,
+    )
+    with client:
+        client.wait_line("ready", 40.0)
+        server.pause()
+        client.send("go")
+        began = float(client.wait_line("end ", 40.0).split()[1])
+        result = client.finish(20.0)
+        seconds = time.monotonic() - began
+    server.resume()
+    assert result.stderr == ""
+    assert seconds < LIMIT
+
+
 def test_while_a_callback_computes(server: SoftIOC) -> None:
     _run(
         OPEN

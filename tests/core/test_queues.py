@@ -46,7 +46,7 @@ def bounds(events: int | None = None, nbytes: int | None = None) -> Iterator[Non
 
 
 def _received(subscription: Subscription, count: int) -> bool:
-    return subscription.stats.received == count
+    return int(subscription.stats.received) == count
 
 
 def _ends_with(values: list[float], last: float) -> bool:
