@@ -33,7 +33,6 @@ cdef class Core:
     cdef int connect_by(self, int64_t deadline, object timeout, str operation) except -1
     cdef object control_now(self)
     cdef uint64_t control_stamp(self) noexcept
-    cdef void end(self) noexcept
     cdef bint wait_on(self, ex_sub *sub, int64_t deadline) except -1
     cdef str why_not(self)
     cdef int may_read(self) except -1

@@ -32,7 +32,6 @@ from caerr cimport (ECA_CHANDESTROY, ECA_DISCONN, ECA_NORDACCESS, ECA_NORMAL, EC
 from epicsx_events cimport *
 
 from epicsx._linkage import MODE
-from epicsx._repeater import start as start_repeater
 from epicsx.counts import ChannelStats, Counts
 from epicsx.enums import DBE
 from epicsx.errors import (AccessError, BadTypeError, BadValueError, CAError, CATimeoutError, DisconnectedError,
@@ -172,6 +171,8 @@ cdef class Context:
     def _start(self) -> None:
         cdef ex_start how
         cdef int status
+        from epicsx._repeater import start as start_repeater     # sockets, paths: not for every import of epicsx
+
         environment()
         start_repeater()
         how.errlog = MODE == "bundled"
@@ -244,7 +245,7 @@ def shutdown(timeout: float = 1.0, final: bool = False) -> None:
     if "stop" in hooks:
         hooks["stop"](running, min(0.3, timeout / 3))
     for c in running:
-        (<Context> c)._stop(max(0.0, until - <double> ex_now() / 1e9))
+        (<Context> c)._stop(min(0.7 * timeout, max(0.0, until - <double> ex_now() / 1e9)))
 
 
 def lent() -> int:
@@ -324,14 +325,10 @@ cdef class Core:
         ref = ctx.registry.get(key)
         if ref is not None and ref() is None:
             del ctx.registry[key]
-        self.end()
-        ex_channel_unref(self.ch)
-
-    cdef void end(self) noexcept:
-        if self.control_sub != NULL:
-            ex_sub_leave(self.control_sub)
-            self.control_sub = NULL
         ex_channel_drop(self.ch)
+        if self.control_sub != NULL:    # only here: until now another thread may have been waiting for it
+            ex_sub_leave(self.control_sub)
+        ex_channel_unref(self.ch)
 
     def __repr__(self):
         return f"<Core {self.name!r} {('never connected', 'disconnected', 'connected', 'closed')[self.ch.state]}>"
@@ -470,7 +467,7 @@ cdef class Core:
         ref = self.context.registry.get(key)
         if ref is not None and ref() is self:
             del self.context.registry[key]
-        self.end()
+        ex_channel_drop(self.ch)
         for obj in list(self.context.pinned):
             if isinstance(obj, Subscription) and (<Subscription> obj).core is self:
                 (<Subscription> obj).close_()

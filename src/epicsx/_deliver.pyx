@@ -31,6 +31,9 @@ from epicsx.counts import PVStats
 from epicsx.errors import message
 
 log = logging.getLogger("epicsx")
+# libca's own complaints: whoever handles "epicsx" gets them; where nobody handles anything they do not go to stderr.
+libca_log = logging.getLogger("epicsx.libca")
+libca_log.addHandler(logging.NullHandler())
 
 cdef extern from "Python.h":
     object PyObject_Vectorcall(object func, PyObject *const *args, size_t nargs, PyObject *names)
@@ -122,18 +125,21 @@ cdef int news(Core core, int kind, int a, int b) except -1:
 
 
 cdef int log_note(int level, const char *text) except -1:
-    """One of libca's own messages: "name NUL text"; an exception event's text begins "status TAB operation TAB"."""
+    """One message for the log: "name NUL text"; that of an exception event begins "status TAB operation TAB"."""
     cdef bytes raw = text
     cdef str name = raw.decode("utf-8", "backslashreplace")
     raw = text + len(raw) + 1
-    cdef str what = printable(raw.decode("utf-8", "backslashreplace").strip())
-    parts = what.split("\t", 2)
+    parts = raw.decode("utf-8", "backslashreplace").split("\t", 2)
+    where, what = libca_log, parts[len(parts) - 1]
     if len(parts) == 3 and parts[0].isdigit() and parts[1].isdigit():
-        what = f"{message(int(parts[0]))}: {parts[2]}" if parts[2] else message(int(parts[0]))
+        what = f"{message(int(parts[0]))}: {what}" if what.strip() else message(int(parts[0]))
         if parts[1] == "1":
-            what = f"the server rejected a put: {what}"
+            where, what = log, f"the server rejected a put: {what}"
+    elif name:
+        where = log                     # our own word about a PV: the first loss of a slow consumer
+    what = printable(what.strip())
     if what:
-        log.log(level, "%s", f"'{printable(name)}': {what}" if name else f"libca: {what}")
+        where.log(level, "%s", f"'{printable(name)}': {what}" if name else what)
     return 0
 
 

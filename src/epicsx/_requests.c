@@ -352,35 +352,58 @@ void ex_on_reply(struct event_handler_args args)
 }
 
 /* End whatever the channel's outstanding requests are waiting for; libca still holds its references to them. */
+static void pending_ref(ex_pending *p)
+{
+    if (p->is_slot)
+        ex_batch_ref(((ex_slot *)p)->batch);
+    else
+        ex_request_ref((ex_request *)p);
+}
+
+static void pending_unref(ex_pending *p)
+{
+    if (!p)
+        return;
+    if (p->is_slot)
+        ex_batch_unref(((ex_slot *)p)->batch);
+    else
+        ex_request_unref((ex_request *)p);
+}
+
+static int to_be_ended(ex_pending *p, void *owner)
+{
+    /* Reading the state without its lock: a stale "pending" only costs one more look. */
+    if (p->is_slot)
+        return !owner && ex_load(&((ex_slot *)p)->state) == EX_PENDING;
+    return ex_load(&((ex_request *)p)->state) == EX_PENDING && (!owner || ((ex_request *)p)->owner == owner);
+}
+
 void ex_channel_close_pending(ex_channel *ch, int reason, void *owner)
 {
+    /* Along the list, holding the one we stand on while the lock is let go; from the head again only if that one has
+     * left meanwhile. So tens of thousands of them cost one walk. */
     ex_lane *lane = ch->lane;
-    for (;;) {
-        ex_pending *p;
-        ex_request *r = NULL;
-        ex_batch *batch = NULL;
-        ex_lock(&lane->lock);
-        for (p = ch->pending; p; p = p->next) {
-            /* Reading the state without its lock: a stale "pending" only costs one more look. */
-            if (p->is_slot ? !owner && ex_load(&((ex_slot *)p)->state) == EX_PENDING
-                           : ex_load(&((ex_request *)p)->state) == EX_PENDING && (!owner || ((ex_request *)p)->owner == owner))
-                break;
+    ex_pending *p, *held = NULL;
+    ex_lock(&lane->lock);
+    p = ch->pending;
+    while (p) {
+        if (!to_be_ended(p, owner)) {
+            p = p->next;
+            continue;
         }
-        if (p && p->is_slot)
-            ex_batch_ref(batch = ((ex_slot *)p)->batch);
-        else if (p)
-            ex_request_ref(r = (ex_request *)p);
+        pending_ref(p);
         ex_unlock(&lane->lock);
-        if (!p)
-            return;
-        if (batch) {
+        pending_unref(held);
+        held = p;
+        if (p->is_slot)
             slot_end((ex_slot *)p, ECA_CHANDESTROY, NULL);
-            ex_batch_unref(batch);
-        } else {
-            ex_request_end(r, reason, ECA_CHANDESTROY);
-            ex_request_unref(r);
-        }
+        else
+            ex_request_end((ex_request *)p, reason, ECA_CHANDESTROY);
+        ex_lock(&lane->lock);
+        p = p->lent ? p->next : ch->pending;
     }
+    ex_unlock(&lane->lock);
+    pending_unref(held);
 }
 
 /* libca has promised silence about this channel: take back what it will never answer. */

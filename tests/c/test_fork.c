@@ -10,6 +10,7 @@ static int in_child(void (*body)(void))
     int status = -1;
     pid_t pid = fork();
     if (pid == 0) {
+        alarm(60);                               /* a child inherits none, and must not outlive the test */
         ex_fork_child();
         body();
         _exit(atomic_load(&check_failures) != 0);
