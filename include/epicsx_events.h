@@ -8,8 +8,8 @@
  * Locks, in the order in which they nest (outer first)
  *   request or batch lock   the state of one request or of one bulk call
  *   lane lock               queue, newest blocks, lists of handles, connection truth, plans
- *   libca's own locks       only the getters of ex_getters are ever called with the lane lock held, and none with it
- *                           held that may wait for a callback
+ *   libca's own locks       never taken with the lane lock held; the access lock (rights are read and stored under it) is
+ *                           outer to both
  *   pool lock               free lists of blocks; a leaf
  *
  * Lifetime

@@ -167,7 +167,8 @@ class Channel:
             raise BadTypeError(f"a PV name is a str, not {type(name).__name__}")
         self._core = _ca.core(name, priority)
         self._closed = False
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: set[Subscription] = set()
+        self._many = 16  # from so many on, look which have been closed
         self._connection: list[list[Any]] = []  # [callback, what it was told last]
         self._access: list[list[Any]] = []
         if on_connection is not None:
@@ -243,17 +244,17 @@ class Channel:
 
     def on_connection(self, callback: Callable[[Channel, bool], object]) -> None:
         """Have ``callback(channel, connected)`` called: now if it is connected already, then at each change."""
-        self._listen(self._connection, callback)
+        entry = self._listen(self._connection, callback)
         if self._core.connected:
-            self._tell(self._connection, (True,))
+            self._tell_present(entry, lambda: (self._core.connected,))
 
     def on_access(self, callback: Callable[[Channel, bool, bool], object]) -> None:
         """Have ``callback(channel, read, write)`` called: now if it is connected already, then at each change."""
-        self._listen(self._access, callback)
+        entry = self._listen(self._access, callback)
         if self._core.connected:
-            self._tell(self._access, (self._core.read_access, self._core.write_access))
+            self._tell_present(entry, lambda: (self._core.read_access, self._core.write_access))
 
-    def _listen(self, entries: list[list[Any]], callback: Callable[..., object]) -> None:
+    def _listen(self, entries: list[list[Any]], callback: Callable[..., object]) -> list[Any]:
         core = self._open()
         if not callable(callback):
             raise BadTypeError(f"'{self.name}': a callback must be callable", name=self.name)
@@ -261,7 +262,20 @@ class Channel:
         if first:
             core.listen(self)
             core.context.pin(self)
-        entries.append([callback, None])
+        entry = [callback, None]
+        entries.append(entry)
+        if self._closed:  # by another thread, which may have missed this one
+            core.unlisten(self)
+            core.context.unpin(self)
+        return entry
+
+    def _tell_present(self, entry: list[Any], present: Callable[[], tuple[bool, ...]]) -> None:
+        # Only the new one: the others hear from the dispatcher. News that came since the look may have found it not
+        # told yet, so look again.
+        news: tuple[bool, ...] = ()
+        while news != (now := present()):
+            news = now
+            self._tell([entry], news)
 
     def _tell(self, entries: list[list[Any]], news: tuple[bool, ...]) -> None:
         for entry in list(entries):
@@ -388,7 +402,16 @@ class Channel:
         if count < 0:
             raise BadValueError(f"'{self.name}': a count is not negative ({count})", name=self.name)
         made = self._open().subscribe(callback, mask, count, queue)
-        self._subscriptions.append(made)
+        if len(self._subscriptions) >= self._many:
+            for each in list(self._subscriptions):
+                if each.closed:
+                    self._subscriptions.discard(each)
+            self._many = 16 + 2 * len(self._subscriptions)
+        self._subscriptions.add(made)
+        if self._closed:  # by another thread, meanwhile
+            made.close()
+        if self._closed:  # by another thread, which may have missed this one
+            made.close()
         return made
 
     # ---- end
@@ -398,12 +421,12 @@ class Channel:
         if self._closed:
             return
         self._closed = True
-        for subscription in self._subscriptions:
+        for subscription in list(self._subscriptions):
             subscription.close()
         if self._connection or self._access:
             self._core.unlisten(self)
             self._core.context.unpin(self)
-        self._connection, self._access, self._subscriptions = [], [], []
+        self._connection, self._access, self._subscriptions = [], [], set()
         _ca.end_requests(self._core, self)
         # A closed handle that is kept does not keep the channel open: it goes on with a copy of the facts.
         self._core = cast("Core", _Facts(self._core))

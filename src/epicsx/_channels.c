@@ -259,15 +259,18 @@ void ex_on_connection(struct connection_handler_args args)
         char host[64];
         int type = ex_libca.field_type(args.chid);
         unsigned long count = ex_libca.element_count(args.chid);
+        int reading, writing;
         const char *shared;
         host[0] = 0;
         ex_libca.host_name(args.chid, host, sizeof host);
         host[sizeof host - 1] = 0;
         ex_lock(&lane->access_lock);     /* libca does not tell the rights again after an unresponsive time */
-        ex_lock(&lane->lock);
+        reading = ex_libca.read_access(args.chid) != 0;
+        writing = ex_libca.write_access(args.chid) != 0;
+        ex_lock(&lane->lock);            /* not over the getters: they may wait for whoever copies a large put */
         shared = intern_host(lane, host);
-        ch->reading = ex_libca.read_access(args.chid) != 0;
-        ch->writing = ex_libca.write_access(args.chid) != 0;
+        ch->reading = reading;
+        ch->writing = writing;
         ex_unlock(&lane->access_lock);
         if (ch->wanted) {
             ch->host = shared;

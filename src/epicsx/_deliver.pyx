@@ -76,6 +76,11 @@ def leave_thread() -> None:
     threads.discard(PyThread_get_thread_ident())
 
 
+def forget_threads() -> None:
+    """In a forked child: no thread delivers yet."""
+    threads.clear()
+
+
 # --------------------------------------------------------------- drain loop
 
 def drain(Context context, int limit=1000) -> int:

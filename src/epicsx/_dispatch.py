@@ -21,7 +21,7 @@ import threading
 import time
 
 from . import _ca
-from ._deliver import drain, enter_thread, leave_thread
+from ._deliver import drain, enter_thread, forget_threads, leave_thread
 from .errors import CAError
 
 log = logging.getLogger("epicsx")
@@ -106,7 +106,11 @@ def _finalize_in_multiprocessing_child() -> None:
 
 
 def _after_fork() -> None:
+    # A child forked inside a callback goes on in it: when that returns, its thread shall end, not wait in a dead lane.
+    for thread in _threads.values():
+        thread.ending = True
     _threads.clear()
+    forget_threads()
 
 
 if hasattr(os, "register_at_fork"):

@@ -114,7 +114,7 @@ class PVConnection:
         self._listens = True
         core.listen(self)
         if core.connected:
-            self._on_core_connection(True, core.native_type)
+            self._on_core_connection(True, core.native_type, at_once=True)
 
     def _pin(self, wanted: bool) -> None:
         # By a bound method: the context keeps a set, and PVs of one name are equal to one another.
@@ -166,8 +166,10 @@ class PVConnection:
             except Exception:
                 log.exception("connection or access callback of '%s' failed", self.pvname)
 
-    def _on_core_connection(self, connected: bool, native_type: int) -> None:
-        """Connection news, on the dispatcher or in the constructor: users are told, then the PV is so."""
+    def _on_core_connection(
+        self, connected: bool, native_type: int, at_once: bool = False
+    ) -> None:
+        """Connection news, on the dispatcher or (`at_once`) in the constructor: users are told, then the PV is so."""
         with _settling:
             if self._told is connected or self._closed:
                 return
@@ -175,13 +177,15 @@ class PVConnection:
             self._announced = False
             self._forced = None
         core = self._core
+        if connected and not at_once:  # pyepics' order; the other way round at a loss and in the constructor
+            self._on_core_access(core.read_access, core.write_access)
         if self._connection_callbacks:
             self._telling = get_ident()
             self._call(self._connection_callbacks, pvname=self.pvname, conn=connected)
             self._telling = 0
         elif not connected and self.verbose:
             ca.write(f"PV '{self.pvname}' disconnected.")
-        if connected:
+        if connected and at_once:
             self._on_core_access(core.read_access, core.write_access)
         self._announced = connected
         if connected and core.connected:

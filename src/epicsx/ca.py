@@ -345,10 +345,14 @@ def create_context(ctx: int | None = None) -> int | None:
 @withCA
 def context_destroy() -> int:
     """End this thread's context: its channels are cleared."""
-    context = current_context()
-    for item in list(_cache.get(context or 0, {}).values()):
-        _clear(item)
-    _cache.pop(context or 0, None)
+    context = current_context() or 0
+    for item in list(_cache.get(context, {}).values()):
+        # All contexts stand on one core: a channel that another context has too is only let go of here.
+        if any(item.pvname in names for key, names in list(_cache.items()) if key != context):
+            _chids.drop(item)
+        else:
+            _clear(item)
+    _cache.pop(context, None)
     _local.context = None
     return 0
 

@@ -143,6 +143,35 @@ def test_on_connection_tells_the_present_state_once_then_each_change(
         assert channel.stats.disconnects == 1
 
 
+def test_only_a_new_callback_is_told_in_the_callers_thread(ioc: SoftIOC) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+    told: list[tuple[str, str]] = []
+
+    def tell(who: str) -> Callable[..., None]:
+        return lambda *news: told.append((who, threading.current_thread().name))
+
+    def stand(sample: object) -> None:
+        inside.set()
+        go_on.wait(30.0)
+
+    with Channel(ioc["bulk:0040"]) as blocker:
+        blocker.subscribe(stand)
+        assert inside.wait(10.0)
+        try:
+            with Channel(
+                ioc["ai"], on_connection=tell("first"), on_access=tell("first")
+            ) as channel:
+                channel.connect()
+                channel.on_connection(tell("second"))
+                channel.on_access(tell("second"))
+                assert told == [("second", "MainThread")] * 2
+                go_on.set()
+                wait_until(lambda: len(told) == 4)
+                assert told[2:] == [("first", "epicsx-default")] * 2
+        finally:
+            go_on.set()
+
+
 def test_on_connection_says_nothing_before_there_is_something_to_say(ioc: SoftIOC) -> None:
     told: list[bool] = []
     with Channel(ioc["nobody"], on_connection=lambda channel, up: told.append(up)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import weakref
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from support import wait_until
 
-from epicsx import Channel, Sample, Subscription, connect, get_many
+from epicsx import CAError, Channel, Sample, Subscription, connect, get_many
 from epicsx._ca import blocks, lent, pool_bytes
 from epicsx.testing import SoftIOC
 
@@ -80,6 +81,56 @@ def test_twenty_thousand_subscribe_and_close_cycles_while_updates_flow(ioc: Soft
     for channel in channels:
         assert channel.get().count
         channel.close()
+
+
+def test_a_channel_forgets_its_closed_subscriptions(ioc: SoftIOC) -> None:
+    with Channel(ioc["ai"]) as channel:
+        kept = [channel.subscribe(lambda sample: None) for _ in range(20)]
+        handles = [weakref.ref(each) for each in kept]
+        for _ in range(1000):
+            with channel.subscribe(lambda sample: None) as subscription:
+                handles.append(weakref.ref(subscription))
+        del subscription
+        gc.collect()
+        assert sum(handle() is not None for handle in handles) < 100
+        assert not any(each.closed for each in kept)
+    assert all(each.closed for each in kept)
+
+
+def test_no_operation_leaks_objects(ioc: SoftIOC) -> None:
+    with Channel(ioc["double"]) as scalar, Channel(ioc["wf:double:n"]) as array:
+        out = np.zeros(16)
+
+        def everything() -> None:
+            scalar.get()
+            array.get(count=3)
+            array.get(dtype=str)
+            array.get(out=out)
+            scalar.put(1.0)
+            scalar.put(2.0, wait=True)
+            scalar.get_async().result(5.0)
+            scalar.put_async(3.0).result(5.0)
+            scalar.control()
+            get_many([scalar, array])
+            with array.subscribe(lambda sample: None) as subscription:
+                repr(subscription.stats)
+            for wrong in ("text", None, 2**2000):
+                with contextlib.suppress(CAError):
+                    scalar.put(wrong)
+            with contextlib.suppress(CAError):
+                array.get(out=out[:2])
+
+        def objects() -> int:
+            scalar.get()
+            gc.collect()
+            return len(gc.get_objects())
+
+        for _ in range(40):
+            everything()
+        before = objects()
+        for _ in range(200):
+            everything()
+        wait_until(lambda: objects() < before + 100)
 
 
 def test_cycles_of_channels_while_updates_flow(ioc: SoftIOC) -> None:
