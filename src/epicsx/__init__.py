@@ -35,7 +35,7 @@ for _module, _names in {
 
 _MODULES = ("ca", "dbr", "enums", "errors", "functional", "pv", "testing", "utils")
 
-__all__ = [name for name in _NAMES if not name.startswith("_")]
+__all__ = sorted(name for name in _NAMES if not name.startswith("_"))
 
 
 def __getattr__(name: str) -> Any:

@@ -524,7 +524,11 @@ def _as_connected(
         if left == 0.0:
             break
     for i in todo:
-        why = f"{cores[i].host} was lost" if cores[i].connects else "no server has answered its search"
+        why = (
+            f"{cores[i].host} was lost"
+            if cores[i].connects
+            else "no server has answered its search"
+        )
         found[i] = timed_out(cores[i].name, what, timeout or 0.0, why)
     return found
 

@@ -166,9 +166,7 @@ class PVConnection:
             except Exception:
                 log.exception("connection or access callback of '%s' failed", self.pvname)
 
-    def _on_core_connection(
-        self, connected: bool, native_type: int, at_once: bool = False
-    ) -> None:
+    def _on_core_connection(self, connected: bool, native_type: int, at_once: bool = False) -> None:
         """Connection news, on the dispatcher or (`at_once`) in the constructor: users are told, then the PV is so."""
         with _settling:
             if self._told is connected or self._closed:
@@ -177,7 +175,9 @@ class PVConnection:
             self._announced = False
             self._forced = None
         core = self._core
-        if connected and not at_once:  # pyepics' order; the other way round at a loss and in the constructor
+        if (
+            connected and not at_once
+        ):  # pyepics' order; the other way round at a loss and in the constructor
             self._on_core_access(core.read_access, core.write_access)
         if self._connection_callbacks:
             self._telling = get_ident()

@@ -86,13 +86,17 @@ def test_twenty_thousand_subscribe_and_close_cycles_while_updates_flow(ioc: Soft
 def test_a_channel_forgets_its_closed_subscriptions(ioc: SoftIOC) -> None:
     with Channel(ioc["ai"]) as channel:
         kept = [channel.subscribe(lambda sample: None) for _ in range(20)]
-        handles = [weakref.ref(each) for each in kept]
+        callbacks = []
         for _ in range(1000):
-            with channel.subscribe(lambda sample: None) as subscription:
-                handles.append(weakref.ref(subscription))
-        del subscription
+
+            def on_value(sample: Sample) -> None:
+                pass
+
+            callbacks.append(weakref.ref(on_value))
+            channel.subscribe(on_value).close()
+        del on_value
         gc.collect()
-        assert sum(handle() is not None for handle in handles) < 100
+        assert sum(callback() is not None for callback in callbacks) < 100
         assert not any(each.closed for each in kept)
     assert all(each.closed for each in kept)
 
