@@ -156,6 +156,8 @@ struct ex_lane {
     void *context;
     ex_atomic_int gate;          /* calls in progress; negative once shut */
     ex_atomic_int stopping;
+    int flush_due;               /* the keeper is asked to flush */
+    int64_t flushed;             /* when puts were last flushed */
     int keeper_state;            /* 0 none, 1 starting, 2 running, 3 ended, -1 failed */
     int keeper_status;
     int abandon_destroy;

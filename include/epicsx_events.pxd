@@ -195,5 +195,6 @@ cdef extern from "epicsx_libca.h" nogil:
     int ex_ca_put_all(ex_batch *b, ex_lane *lane, ex_channel **channels, const int *types,
                       const unsigned long *counts, const void **data)
     int ex_ca_flush(ex_lane *lane)
+    int ex_ca_flush_soon(ex_lane *lane)
     const char *ex_ca_message(long status)
     const char *ex_ca_version()

@@ -25,6 +25,7 @@ int ex_ca_put_batch(ex_batch *b, ex_lane *lane, ex_channel **channels, const int
 int ex_ca_put_all(ex_batch *b, ex_lane *lane, ex_channel **channels, const int *types, const unsigned long *counts,
                   const void **data);
 int ex_ca_flush(ex_lane *lane);
+int ex_ca_flush_soon(ex_lane *lane);                           /* now, or within FLUSH_GAP by the keeper */
 const char *ex_ca_message(long status);
 const char *ex_ca_version(void);
 

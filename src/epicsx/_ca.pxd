@@ -70,6 +70,7 @@ cdef int request_route(ex_request *r, ex_inbox *inbox) noexcept
 cdef void request_due(ex_request *r, int64_t deadline) noexcept
 cdef bint wait_some(ex_request *r, int64_t until) except -1     # until it has ended (False), or a while (True)
 cdef object error_of(Core core, ex_request *r, bint is_put, double seconds)
+cdef int end_if_closed(ex_request *r, object owner) except -1   # the handle that asked was closed meanwhile
 cdef int send_get(ex_request *r, int type, unsigned long count) noexcept nogil
 cdef int send_put_wait(ex_request *r, int type, unsigned long count, const void *data) noexcept nogil
 cdef ex_inbox *inbox_new(int fd) noexcept

@@ -681,7 +681,7 @@ cdef int send_put_wait(ex_request *r, int type, unsigned long count, const void 
 
 cdef int send_put(ex_channel *ch, int type, unsigned long count, const void *data) noexcept nogil:
     cdef int status = ex_ca_put(ch, type, count, data)
-    return ex_ca_flush(ch.lane) if status == ECA_NORMAL else status
+    return ex_ca_flush_soon(ch.lane) if status == ECA_NORMAL else status
 
 
 cdef extern from *:

@@ -344,6 +344,8 @@ class Channel:
     ) -> None:
         """Write `value`. Connects first; bad input is refused before anything is sent.
 
+        Without `wait` the first put leaves at once, those that follow it within 250 us together at the end of that time.
+
         Parameters
         ----------
         wait : bool
@@ -409,8 +411,6 @@ class Channel:
             self._many = 16 + 2 * len(self._subscriptions)
         self._subscriptions.add(made)
         if self._closed:  # by another thread, meanwhile
-            made.close()
-        if self._closed:  # by another thread, which may have missed this one
             made.close()
         return made
 

@@ -24,6 +24,7 @@
 #include "errlog.h"
 
 #define STUCK_NS 100000000ll
+#define FLUSH_GAP 250000ll
 #define WORKERS 3
 
 /* Where text goes that libca prints without saying for whom. Set while a lane runs. */
@@ -190,6 +191,25 @@ int ex_ca_flush(ex_lane *lane)
     restore(lane, before);
     gate_leave(lane);
     return status;
+}
+
+/* For puts that nobody waits for. Each flush wakes libca's sending thread, which then competes with us for libca's lock:
+ * in a burst, one flush for every put costs several times the puts. So the first goes at once, those that follow within
+ * 250 us share one, which the keeper makes at the end of that time; at once if the keeper is busy. */
+int ex_ca_flush_soon(ex_lane *lane)
+{
+    int64_t now = ex_now();
+    int wait;
+    ex_lock(&lane->lock);
+    wait = now - lane->flushed < FLUSH_GAP && !lane->workers[0].channel && !ex_load(&lane->stopping);
+    if (!wait)
+        lane->flushed = now;
+    else if (!lane->flush_due) {
+        lane->flush_due = 1;
+        ex_signal(&lane->plan);
+    }
+    ex_unlock(&lane->lock);
+    return wait ? ECA_NORMAL : ex_ca_flush(lane);
 }
 
 /* The end of a bulk call: one flush, and one short lock for all channels. */
@@ -612,11 +632,24 @@ static void keeper_main(void *p)
     }
     ex_lock(&lane->lock);
     while (!ex_load(&lane->stopping)) {
-        ex_channel *ch = next_plan(lane, 0);
+        ex_channel *ch;
+        if (lane->flush_due) {           /* before any plan, which may block */
+            if (!lane->plan_head && ex_now() < lane->flushed + FLUSH_GAP) {
+                ex_wait(&lane->plan, &lane->lock, lane->flushed + FLUSH_GAP);
+                continue;
+            }
+            lane->flush_due = 0;
+            lane->flushed = ex_now();
+            ex_unlock(&lane->lock);
+            ca_flush_io();
+            ex_lock(&lane->lock);
+            continue;
+        }
+        ch = next_plan(lane, 0);
         if (ch) {
             do
                 work(lane, 0, ch);
-            while (!ex_load(&lane->stopping) && (ch = next_plan(lane, 0)) != NULL);
+            while (!lane->flush_due && !ex_load(&lane->stopping) && (ch = next_plan(lane, 0)) != NULL);
             ex_unlock(&lane->lock);
             ca_flush_io();               /* one for all plans of the moment */
             ex_lock(&lane->lock);

@@ -12,9 +12,9 @@ import logging
 
 cimport cython
 from caerr cimport ECA_CHANDESTROY, ECA_DISCONN, ECA_NORMAL, ECA_TIMEOUT
-from epicsx._ca cimport (Core, deadline_of, error_of, inbox_free, inbox_kill, inbox_new, inbox_take, request_due,
-                         request_end, request_free, request_new, request_route, send_get, send_put_wait, slice_until,
-                         wait_some)
+from epicsx._ca cimport (Core, deadline_of, end_if_closed, error_of, inbox_free, inbox_kill, inbox_new, inbox_take,
+                         request_due, request_end, request_free, request_new, request_route, send_get, send_put_wait,
+                         slice_until, wait_some)
 from epicsx._dbr cimport Outgoing
 from epicsx._sample cimport sample_of
 from epicsx_events cimport EX_BY_CLOSE, EX_BY_DEADLINE, EX_PENDING, EX_UP, ex_block_ref, ex_now, ex_request
@@ -122,11 +122,12 @@ cdef Request launch(Core core, int type, bint is_put, object owner, object callb
     return q
 
 
-cdef Request launched(Request q, int status):
+cdef Request launched(Request q, int status, object owner):
     if status != ECA_NORMAL:
         q.core.context.pinned.discard(q)
         raise from_status(status, q.core.name, q.what())
     request_due(q.r, q.deadline)
+    end_if_closed(q.r, owner)
     return q
 
 
@@ -139,7 +140,7 @@ def get_async(Core core, int dbr_type, unsigned long count, timeout, owner, call
     q = launch(core, type, False, owner, callback, inbox, deadline_of(timeout))
     with nogil:
         status = send_get(q.r, type, count)
-    return launched(q, status)
+    return launched(q, status, owner)
 
 
 def put_async(Core core, value, timeout, bint lenient, callback, owner, Inbox inbox) -> Request:
@@ -155,7 +156,7 @@ def put_async(Core core, value, timeout, bint lenient, callback, owner, Inbox in
     q = launch(core, -1, True, owner, callback, inbox, deadline)
     with nogil:
         status = send_put_wait(q.r, o.dbr_type, o.count, o.data)
-    return launched(q, status)
+    return launched(q, status, owner)
 
 
 _ca.hooks["get_async"] = get_async
