@@ -344,7 +344,7 @@ class Channel:
     ) -> None:
         """Write `value`. Connects first; bad input is refused before anything is sent.
 
-        Without `wait` the first put leaves at once, those that follow it within 250 us together at the end of that time.
+        Without `wait` the first put leaves at once; those that follow within 250 us leave together when they are over.
 
         Parameters
         ----------
