@@ -79,7 +79,7 @@ typedef struct ex_note ex_note;
 typedef struct ex_inbox ex_inbox;
 typedef struct ex_wait_node ex_wait_node;
 
-/* The libca getters a handler may call (libca.md R2), as a table: the C tests bring their own. */
+/* The libca getters a handler may call, as a table: the C tests bring their own. */
 typedef struct ex_getters {
     short (epicsStdCall *field_type)(chid);
     unsigned long (epicsStdCall *element_count)(chid);

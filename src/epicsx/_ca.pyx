@@ -203,7 +203,7 @@ cdef class Context:
 
 def environment() -> None:
     """Set what libca reads once, at its first use, where the user has not."""
-    # This also sets libca's flow-control threshold: without it, arrays above 160 kB stop the stream (libca.md 1.9).
+    # This also sets the threshold of libca's flow control (cac::cac): without it, arrays above 160 kB stop the stream.
     if not os.environ.get("EPICS_CA_MAX_ARRAY_BYTES"):
         os.environ["EPICS_CA_MAX_ARRAY_BYTES"] = "100000000"
 

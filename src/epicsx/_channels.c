@@ -298,7 +298,7 @@ void ex_on_connection(struct connection_handler_args args)
                 lost = 1;
             ch->reading = ch->writing = 0;
             if (circuit_unresponsive)
-                ch->tainted = 1;         /* the server goes on streaming; a clear would not tell it (libca.md R15) */
+                ch->tainted = 1;         /* the server goes on streaming; a clear would not tell it */
             for (s = ch->subs; s; s = s->next)
                 s->fresh = 0;
             post_news(ch, EX_NOTE_CONNECTION, 0, ch->type);

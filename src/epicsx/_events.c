@@ -456,7 +456,7 @@ void ex_on_event(struct event_handler_args args)
         ex_unlock(&lane->lock);
         return;
     }
-    /* A callback cannot see the payload's size: against a stock libca the count is checked here (libca.md R3). */
+    /* A callback cannot see the payload's size: against a stock libca the count is checked here. */
     if (args.type < 0 || args.type > 38 || args.count < 0 || args.type != sub->live_type ||
         (ch->count && (unsigned long)args.count > ch->count)) {
         ex_lock(&lane->lock);

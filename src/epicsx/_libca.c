@@ -4,7 +4,7 @@
  *   keeper    a native thread per lane. It made the lane's preemptive context and stays attached to it. It carries out
  *             plans: what a channel needs after it connected, changed its type, got or lost subscriptions, or was
  *             dropped. It never runs Python, so neither a callback nor a busy GIL delays it.
- *   spares    two more native threads. A libca call may block for EPICS_CA_CONN_TMO on a full circuit (libca.md 1.3);
+ *   spares    two more native threads. A libca call may block for EPICS_CA_CONN_TMO on a full circuit (tcpiiu::flush);
  *             when one has not returned after 100 ms a spare takes the next plans, those of one channel in order and
  *             none for the host that is stuck.
  *   callers   any Python thread, without the GIL.
@@ -14,7 +14,7 @@
  *   A channel may not be cleared while a call with its chid runs in another thread: `in_call` counts them, and the
  *   last one out plans the clear. Each call passes the lane's gate; shutdown shuts it, and destroys the context only
  *   if nobody is inside any more. A keeper that does not come back from ca_context_destroy is left behind: what libca's
- *   threads still run then is inert C (libca.md finding 3). */
+ *   threads still run then is inert C. */
 #include "epicsx_libca.h"
 
 #include <stdarg.h>
@@ -449,7 +449,7 @@ static int channel_step(ex_lane *lane, ex_channel *ch)
         if (s->users == 0) {
             if (s->live) {
                 if (ch->tainted && ch->state == EX_UP) {
-                    ch->recreate = 1;    /* a clear would send no EVENT_CANCEL (libca.md R15) */
+                    ch->recreate = 1;    /* a clear would send no EVENT_CANCEL */
                     return !ch->in_call;
                 }
                 sub_end(lane, s);

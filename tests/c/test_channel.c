@@ -112,7 +112,7 @@ static void down_twice_and_down_without_up(void)
 {
     begin();
     ex_channel_set_news(ch, 1);
-    fake_down(&f);                               /* libca.md: destroying a context says DOWN of everything */
+    fake_down(&f);                               /* destroying a context says DOWN of everything */
     CHECK_EQ(ch->state, EX_NEVER);
     CHECK_EQ(skip_note(lane), 0);
     fake_up(&f);
