@@ -20,8 +20,6 @@ typedef _Atomic int64_t ex_atomic_i64;
 #define ex_store(p, v) atomic_store_explicit((p), (v), memory_order_release)
 #define ex_add(p, v) (atomic_fetch_add_explicit((p), (v), memory_order_acq_rel) + (v))
 #define ex_fence() atomic_thread_fence(memory_order_seq_cst)
-#define ex_cas(p, expected, desired) \
-    atomic_compare_exchange_strong_explicit((p), (expected), (desired), memory_order_acq_rel, memory_order_acquire)
 #define EX_THREAD_LOCAL _Thread_local
 #else
 #include <intrin.h>
@@ -33,14 +31,6 @@ typedef volatile int64_t ex_atomic_i64;
 #define ex_add(p, v) \
     (sizeof(*(p)) == 8 ? (int64_t)_InterlockedExchangeAdd64((volatile __int64 *)(p), (v)) + (v) \
                        : (int64_t)_InterlockedExchangeAdd((volatile long *)(p), (long)(v)) + (v))
-static __inline int ex_cas_long(volatile long *p, int *expected, int desired)
-{
-    long seen = _InterlockedCompareExchange(p, desired, *expected);
-    int same = seen == *expected;
-    *expected = (int)seen;
-    return same;
-}
-#define ex_cas(p, expected, desired) ex_cas_long((p), (expected), (desired))
 #define EX_THREAD_LOCAL __declspec(thread)
 #endif
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -485,17 +486,11 @@ def _finish(found: list[Any], what: str, on_error: str) -> list[Any]:
 
 
 def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - _monotonic())
+    return None if deadline is None else max(0.0, deadline - monotonic())
 
 
 def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else _monotonic() + timeout
-
-
-def _monotonic() -> float:
-    from time import monotonic
-
-    return monotonic()
+    return None if timeout is None else monotonic() + timeout
 
 
 def _as_connected(
