@@ -5,6 +5,7 @@ Importing this package reads nothing of the core.
 
 from __future__ import annotations
 
+from ._door import CHILDREN as CHILDREN
 from ._door import install_as_epics as install_as_epics
 
 __all__ = ["install_as_epics"]

@@ -20,6 +20,9 @@ NAME = "epics"
 _OURS = __name__.partition(".")[0]
 _HERE = Path(__file__).parent
 
+CHILDREN = str(_HERE / "_path")
+"""A folder with a package ``epics`` that calls `install_as_epics`, for the `sys.path` of child processes."""
+
 _OWN = {NAME: "_epics.py", f"{NAME}.version": "_epics_version.py"}
 """The modules that are not epicsx's under another name, and the files that make them."""
 
