@@ -206,4 +206,5 @@ if __name__ == "__main__":
     for args in ([str(script)], ["-m", "script"]):
         found = start(RUN, *args, ioc["stringin"], env=ioc.env, cwd=script.parent)
         assert found.stdout.splitlines() == ["('epicsx.pv', 'text in')"] * 4, found.stderr
-        assert [line for line in found.stderr.splitlines() if line not in LIBCOM] == []
+        lines = found.stderr.splitlines()
+        assert [line for line in lines if not any(known in line for known in LIBCOM)] == []
