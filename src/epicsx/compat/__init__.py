@@ -1,0 +1,1 @@
+"""What programs for other Channel Access modules of Python need."""
