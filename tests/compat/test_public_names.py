@@ -36,6 +36,10 @@ class _Missing:
 MISSING = _Missing()
 
 
+#: pyepics takes any arguments here and hands them to the base class, whose names are just as good.
+HANDED_ON = ("CAProcess.__init__", "CAPool.__init__")
+
+
 def ours(dotted: str) -> Any:
     """The module, or the thing in a module, that epicsx has under a name of pyepics."""
     if dotted == "epics.version":
@@ -60,6 +64,8 @@ def parameters(text: str) -> list[inspect.Parameter]:
 
 def differences(what: str, theirs: str, function: Any) -> list[str]:
     """In what a function does not take the arguments that pyepics' takes."""
+    if what in HANDED_ON:
+        return []
     given = list(inspect.signature(function).parameters.values())
     wanted = parameters(theirs)
     found = []
@@ -156,7 +162,7 @@ def test_class(module: str, name: str) -> None:
         if not callable(mine):
             found.append(f"{method} is missing")
         else:
-            found += differences(method, signature, mine)
+            found += differences(f"{name}.{method}", signature, mine)
     for attribute, settable in api.get("properties", {}).items():
         mine = inspect.getattr_static(cls, attribute, MISSING)
         if mine is MISSING:
