@@ -1,0 +1,54 @@
+"""Fixtures for the devices: what a module calls PVS is served while its tests run."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support import run_python
+from support.pvset import PVSet
+
+Outcome = tuple[list[str], list[tuple[str, Any]], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest) -> Iterator[PVSet]:
+    """Give the server of the module's PVS, on the last of the ports that clients of this process search."""
+    port = int(os.environ["EPICS_CA_ADDR_LIST"].rpartition(":")[2])
+    repeater = int(os.environ["EPICS_CA_REPEATER_PORT"])
+    with PVSet(request.module.PVS, server_port=port, repeater_port=repeater) as started:
+        yield started
+
+
+@pytest.fixture
+def pvs(server: PVSet) -> PVSet:
+    """Give the server as it was at first."""
+    server.reset()
+    return server
+
+
+@pytest.fixture
+def both(pvs: PVSet, request: pytest.FixtureRequest) -> Callable[[str], dict[str, Outcome]]:
+    """Give a function that runs a script under pyepics and under epicsx; what it printed, its puts, what was left.
+
+    In the script ``epics`` and ``devices`` are the library and its devices.
+    """
+    begin = "import sys, importlib\nepics = importlib.import_module(sys.argv[1])\n"
+    begin += "devices = importlib.import_module(sys.argv[1] + '.devices')\n"
+
+    def run(script: str) -> dict[str, Outcome]:
+        found = {}
+        for library in ("epics", "epicsx"):
+            pvs.reset()
+            lines = run_python(
+                begin + textwrap.dedent(script), library, env=pvs.env
+            ).stdout.splitlines()
+            names = list(request.module.PVS)
+            left = dict(zip(names, pvs.read(*names), strict=True))
+            found[library] = lines, pvs.puts, left
+        return found
+
+    return run
