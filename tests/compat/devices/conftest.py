@@ -30,8 +30,20 @@ def pvs(server: PVSet) -> PVSet:
     return server
 
 
+class Outcomes(dict[str, Outcome]):
+    """What a script did, by library."""
+
+    def assert_same(self, *, puts: bool = True) -> None:
+        """Fail unless both did the same: printed, put (in the same order, unless not `puts`) and left on the server."""
+        (lines, sent, left), (our_lines, our_sent, our_left) = self["epics"], self["epicsx"]
+        assert lines
+        assert our_lines == lines
+        assert not puts or our_sent == sent
+        assert {k: (our_left[k], left[k]) for k in left if our_left[k] != left[k]} == {}
+
+
 @pytest.fixture
-def both(pvs: PVSet, request: pytest.FixtureRequest) -> Callable[[str], dict[str, Outcome]]:
+def both(pvs: PVSet, request: pytest.FixtureRequest) -> Callable[[str], Outcomes]:
     """Give a function that runs a script under pyepics and under epicsx; what it printed, its puts, what was left.
 
     In the script ``epics`` and ``devices`` are the library and its devices.
@@ -40,7 +52,7 @@ def both(pvs: PVSet, request: pytest.FixtureRequest) -> Callable[[str], dict[str
     begin += "devices = importlib.import_module(sys.argv[1] + '.devices')\n"
 
     def run(script: str) -> dict[str, Outcome]:
-        found = {}
+        found = Outcomes()
         for library in ("epics", "epicsx"):
             pvs.reset()
             lines = run_python(
