@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAX_CHAN = 4096
 MAX_ROIS = 48
-TOOMANY_ROIS = f"Too many ROIs, only {MAX_ROIS} ROIS allowed."
+TOOMANY_ROIS = f"Too many ROIS, only {MAX_ROIS} ROIS allowed."
 
 _LIMITS = ("Name", "MinX", "SizeX")
 

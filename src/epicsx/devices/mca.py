@@ -259,7 +259,7 @@ class MCA(Device):
 
     def get_calib(self) -> list[Any]:
         """Offset, slope and quadratic term of the energy by channel."""
-        return [self.get(attr) for attr in _CALIBRATION]
+        return [fresh(self, attr) for attr in _CALIBRATION]
 
     def get_energy(self) -> np.ndarray[Any, Any]:
         """The energies of all channels; their number is that of the first spectrum read."""

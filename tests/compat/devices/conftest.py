@@ -51,7 +51,7 @@ def both(pvs: PVSet, request: pytest.FixtureRequest) -> Callable[[str], Outcomes
     begin = "import sys, importlib\nepics = importlib.import_module(sys.argv[1])\n"
     begin += "devices = importlib.import_module(sys.argv[1] + '.devices')\n"
 
-    def run(script: str) -> dict[str, Outcome]:
+    def run(script: str) -> Outcomes:
         found = Outcomes()
         for library in ("epics", "epicsx"):
             pvs.reset()

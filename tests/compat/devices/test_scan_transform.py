@@ -33,8 +33,8 @@ SCAN: dict[str, Any] = {
     "SMSG": "old news",
     "PASM": {"value": 0, "states": ["STAY", "START POS", "PRIOR POS"]},
     "EXSC": {"value": 0, "returns": 0.05},
-    **{attr: 0 for attr in ("VAL", "CMND", "NPTS", "PAUS", "CPT")},
-    **{attr: 0.0 for attr in ("PDLY", "DDLY")},
+    **dict.fromkeys(("VAL", "CMND", "NPTS", "PAUS", "CPT"), 0),
+    **dict.fromkeys(("PDLY", "DDLY"), 0.0),
     **{k: v for i in range(1, NUM_POSITIONERS + 1) for k, v in _positioner(i).items()},
     **{f"T{i}PV": "" for i in range(1, NUM_TRIGGERS + 1)},
     **{f"T{i}CD": 0.0 for i in range(1, NUM_TRIGGERS + 1)},
@@ -135,7 +135,9 @@ def test_adds_changes_and_clears_positioners(pvs: PVSet) -> None:
     pvs.reset()
     pvs.write("DEV:scan.P1PV", "DEV:m1.VAL")
     array = [1.0, 2.0, 4.0]
-    assert scan.add_positioner("DEV:ao", "DEV:ai", center=1, width=2, mode="Table", array=array) == 2
+    assert (
+        scan.add_positioner("DEV:ao", "DEV:ai", center=1, width=2, mode="Table", array=array) == 2
+    )
     assert puts(pvs, 7) == [
         *(("P2PV", "DEV:ao"), ("R2PV", "DEV:ai"), ("P2AR", 0), ("P2SM", 1)),
         *(("P2CP", 1.0), ("P2WD", 2.0), ("P2PA", array)),
