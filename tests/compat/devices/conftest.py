@@ -46,10 +46,18 @@ class Outcomes(dict[str, Outcome]):
 def both(pvs: PVSet, request: pytest.FixtureRequest) -> Callable[[str], Outcomes]:
     """Give a function that runs a script under pyepics and under epicsx; what it printed, its puts, what was left.
 
-    In the script ``epics`` and ``devices`` are the library and its devices.
+    In the script ``epics`` and ``devices`` are the library and its devices, and ``settled(device, attr, value)`` waits
+    for what a monitor brings: pyepics goes by that, also just after a put.
     """
     begin = "import sys, importlib\nepics = importlib.import_module(sys.argv[1])\n"
     begin += "devices = importlib.import_module(sys.argv[1] + '.devices')\n"
+    begin += textwrap.dedent("""
+        def settled(device, attr, value):
+            same = 0
+            while same < 3:  # the first news of a new monitor may be older than what was read
+                epics.ca.poll(0.01)
+                same = same + 1 if device.get(attr) == value else 0
+        """)
 
     def run(script: str) -> Outcomes:
         found = Outcomes()

@@ -25,7 +25,7 @@ ON_OFF = {"value": 0, "states": ["Done", "Acquire"]}
 def _value(attr: str) -> Any:
     if attr.startswith(TEXTS):
         return {"value": f"{attr[:6]}", "size": 256}
-    if attr.startswith("AcquireTime") or attr.startswith("AcquirePeriod"):
+    if attr.startswith(("AcquireTime", "AcquirePeriod")):
         return 0.25
     return {"ArrayData": {"value": list(range(12)), "size": 20}, "Acquire": ON_OFF}.get(attr, 1)
 
@@ -92,7 +92,7 @@ def test_camera_does_what_pyepics_does(both: Callable[[str], Any]) -> None:
         print(f.getName(), f.getPath(), f.getTemplate(), f.getNumber(), f.getLastFileName())
         print(f.CaptureOn(), f.CaptureOff(), f.setFileNumber(), f.setFileNumber(4), f.setNumCapture(2))
         print(f.setPath('/x/'), f.setFileName('y'), f.setTemplate('%s%s_%d'), f.setWriteMode(2))
-        print(f.WriteComplete(), f.nextFileNumber())
+        print(f.WriteComplete(), settled(f, 'FileNumber', 4), f.nextFileNumber())
         f.PV('ReadFile').put(0, wait=True)
         """
     )

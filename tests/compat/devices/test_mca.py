@@ -195,21 +195,17 @@ def test_mca_does_what_pyepics_does(both: Callable[[str], Any]) -> None:
         """
         m = devices.MCA('DEV:', mca=1)
         print(m, sorted(m._pvs), m.get_calib(), list(m.get_energy()), m.get_rois())
-        def settle(name, low):
-            while True:
-                rois = m.get_rois()
-                if name in [r.NM for r in rois] and low in [r.LO for r in rois]:
-                    return [(r.NM, r.LO, r.HI, r.total, r.net, r.center, r.width) for r in rois]
-                epics.ca.poll(0.02)
-        print(m.add_roi('Cu', 20, 24), settle('Cu', 20))
-        print(m.add_roi('Fe', 10, 14), settle('Fe', 10))
+        for roi, limits in enumerate((('Cu', 20, 24), ('Fe', 10, 14))):
+            for end, value in zip(('NM', 'LO', 'HI'), limits):
+                epics.caput(f'DEV:mca1.R{roi}{end}', value, wait=True)
+                settled(m, f'R{roi}{end}', value)
+        print([(r.NM, r.LO, r.HI, r.total, r.net, r.center, r.width) for r in m.get_rois()])
         m2 = devices.MCA('DEV:mca2', data_pv='DEV:mca2.VAL')
         m2.PV('CALO').put(0, wait=True)
-        while m2.get('CALO') != 0:
-            epics.ca.poll(0.02)
+        settled(m2, 'CALO', 0)
         print(m2.get_calib(), m2.set_rois(m.get_rois(), calib=m.get_calib()))
-        while not m2.get_rois() or m2.get_rois()[0].HI != 7:
-            epics.ca.poll(0.02)
+        for end, value in (('NM', 'Fe'), ('LO', 5), ('HI', 7)):
+            settled(m2, f'R0{end}', value)
         r = m2.get_rois()[0]
         print(r, [float(r.get_counts(net=net)) for net in (False, True)])
         m2.PV('TTH').put(2, wait=True)

@@ -104,7 +104,8 @@ def test_does_what_pyepics_does(both: Callable[[str], Any]) -> None:
         for attr in sorted(s._pvs): print(attr)
         print(s.getNames(), s.Read(), s.Read(use_calc=True))
         print(s.OneShotMode(), s.setCalc(2, 'B/2'), s.EnableCalcs(), s.CountTime(0.25))
-        print(s.Count(0.125, wait=True), s.get('TP'), s.PV('CONT').get(as_string=True))
+        print(settled(s, 'CONT', 0), s.Count(0.125, wait=True), settled(s, 'TP', 0.125))
+        print(s.get('TP'), s.PV('CONT').get(as_string=True))
         print(s.AutoCountMode(), hasattr(s, 'NOSUCH'))
         s.PV('TP').put(2, wait=True)
         """

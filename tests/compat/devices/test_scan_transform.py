@@ -202,16 +202,17 @@ def test_scan_does_what_pyepics_does(both: Callable[[str], Any]) -> None:
         print(s)
         for attr in sorted(s._pvs): print(attr)
         print(s.get('RTYP'))
-        def seen(attr):  # pyepics looks for free places in what monitors brought
-            while not s.get(attr):
-                epics.ca.poll(0.01)
-        print(s.add_positioner('DEV:m1.VAL', start=-1, stop=1, step=0.5), seen('P1PV'))
+        print(s.add_positioner('DEV:m1.VAL', start=-1, stop=1, step=0.5))
+        settled(s, 'P1PV', 'DEV:m1.VAL')
         print(s.add_positioner('DEV:m2.VAL', mode='table', array=[1, 2, 3], absolute=False))
-        print(s.add_detector('DEV:d1'), seen('D01PV'), s.add_detector('DEV:d2'), s.add_trigger('DEV:t', 2))
+        print(s.add_detector('DEV:d1'), settled(s, 'D01PV', 'DEV:d1'), s.add_detector('DEV:d2'))
+        print(s.add_trigger('DEV:t', 2))
         print(s.set_positioner(1, start=0, width=3, mode='fly', absolute=False))
         print(s.after_scan(1), s.positioner_delay(0.5), s.detector_delay(1), s.clear_detector(1))
         s.npts = 11
         s.PV('EXSC').put(1, wait=True)
+        for attr, value in (('P1SP', 0), ('NPTS', 11), ('T1PV', 'DEV:t')):
+            settled(s, attr, value)
         s._print()
         print(s.clear_positioner(2), s.clear_trigger(1))
         s.PV('CMND').put(1, wait=True)

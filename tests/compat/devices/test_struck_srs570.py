@@ -213,9 +213,10 @@ def test_srs570_does_what_pyepics_does(both: Callable[[str], Any]) -> None:
     found = both(
         """
         s = devices.SRS570('DEV:srs:')
-        print(s, sorted(s._pvs), s.set_sensitivity(50, 'uA/V', offset=3), s.set_sensitivity(4, 'x'))
-        while s.get('sens_num') != 5 or s.get('sens_unit') != 2:
-            epics.ca.poll(0.01)
+        print(s, sorted(s._pvs), s.get('sens_num'), s.get('sens_unit'))
+        print(s.set_sensitivity(50, 'uA/V', offset=3), s.set_sensitivity(4, 'x'))
+        settled(s, 'sens_num', 5)
+        settled(s, 'sens_unit', 2)
         print(s.increase_sensitivity(), s.initialize(invert=True))
         s.PV('bias_put').put(4, wait=True)
         """
