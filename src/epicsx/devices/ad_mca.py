@@ -8,6 +8,7 @@ import numpy as np
 
 from ..ca import poll
 from ..device import Device
+from ..functional import caput as caput
 from ..pv import PV, get_pv
 from . import _rois
 from ._common import fresh

@@ -10,6 +10,8 @@ import numpy as np
 
 from ..ca import poll
 from ..device import Device
+from ..functional import caget as caget
+from ..functional import caput as caput
 from ..pv import PV, get_pv
 from ..utils import IOENCODING
 from . import _rois

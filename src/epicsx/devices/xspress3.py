@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ..ca import poll as poll
 from ..device import Device
 from ..functional import caget, caput
 from . import _rois, mca
 from ._files import FileMethods
 from .ad_mca import ADMCA
 from .mca import MCA
+from .mca import ROI as ROI
 
 MAX_ROIS = 32
 
