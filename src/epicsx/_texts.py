@@ -8,7 +8,13 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from .errors import CAError, CASeverityException, ChannelAccessGetFailure, message
+from .errors import (
+    CAError,
+    CASeverityException,
+    CATimeoutError,
+    ChannelAccessGetFailure,
+    message,
+)
 
 T = TypeVar("T")
 
@@ -35,8 +41,15 @@ def failed(error: Callable[[], CAError] | CAError, answer: T) -> T:
     return answer
 
 
+def not_connected(name: object, seconds: float) -> None:
+    """What a call of a PV that cannot be connected gives back: None, or the error if strict."""
+    text = f"{cannot_connect(name)} within {seconds} seconds"
+    failed(lambda: CATimeoutError(text, name=str(name)), None)
+
+
 # ------------------------------------------------------------------ messages
 
+FINALIZED = "Channel Access has been ended by finalize_libca"
 CONTEXT_UNSET = "Expected CA context is unset"
 NOT_A_CHID = "not a valid chid"
 UNEXPECTED_CHID = "Unexpected channel ID"

@@ -117,9 +117,10 @@ def read(
     try:
         return core.get(dbr_type, count, timeout)
     except CATimeoutError as error:
+        failed(error, None)
         if warn:
             warnings.warn(get_timed_out(core.name, timeout), stacklevel=4)
-        return failed(error, None)
+        return None
     except AccessError as error:
         raise refused("get", error) from None
     except (ServerError, DisconnectedError) as error:

@@ -211,12 +211,19 @@ if hasattr(os, "register_at_fork"):
 # ----------------------------------------------------------------- decorators
 
 
+def _finalized() -> None:
+    failed(lambda: ChannelAccessException(_texts.FINALIZED), None)
+
+
 def withCA(fcn: F) -> F:
     """Have Channel Access started before `fcn` runs; after ``finalize_libca`` it answers None."""
 
     @functools.wraps(fcn)
     def wrapper(*args: Any, **kwds: Any) -> Any:
-        return fcn(*args, **kwds) if _ready() else None
+        if not _ready():
+            _finalized()
+            return None
+        return fcn(*args, **kwds)
 
     return wrapper  # type: ignore[return-value]
 
@@ -227,6 +234,7 @@ def withCHID(fcn: F) -> F:
     @functools.wraps(fcn)
     def wrapper(*args: Any, **kwds: Any) -> Any:
         if not _ready():
+            _finalized()
             return None
         chid = args[0] if args else kwds.get("chid")
         if not isinstance(chid, (dbr.chid_t, int)):
@@ -243,6 +251,7 @@ def _connecting(fcn: F, must: bool) -> F:
     @functools.wraps(fcn)
     def wrapper(*args: Any, **kwds: Any) -> Any:
         if not _ready():
+            _finalized()
             return None
         chid = args[0] if args else kwds.get("chid")
         item = _chids.find(chid, fcn.__name__)
@@ -673,6 +682,11 @@ def _answer(item: _CacheItem, sample: Sample, as_string: bool, as_numpy: bool) -
     return {"value": value, **_values.metadata(sample)}
 
 
+def _no_connection(item: _CacheItem, timeout: float | None) -> None:
+    seconds = DEFAULT_CONNECTION_TIMEOUT if timeout is None else timeout
+    _texts.not_connected(item.pvname, seconds)
+
+
 def _connected(item: _CacheItem, timeout: float | None) -> bool:
     return item.conn or bool(connect_channel(item.chid, timeout))
 
@@ -690,7 +704,8 @@ def get_with_metadata(
     """The value and what its DBR type brings with it, read from the server; None if there is no answer in time."""
     item = _chids.find(chid, "get")
     if not _connected(item, timeout):
-        return failed(lambda: CATimeoutError(_texts.cannot_connect(item.pvname)), None)
+        _no_connection(item, timeout)
+        return None
     core = item.core
     asked = _type_asked(core, ftype)
     n = min(count or 0, core.count)
@@ -729,15 +744,18 @@ def get_complete_with_metadata(
     item = _chids.find(chid, "get_complete")
     pending = item.get_results.get((ftype, count))
     if not pending:
-        warnings.warn("get_complete without initial get() call", stacklevel=2)
+        text = "get_complete without initial get() call"
+        failed(lambda: ChannelAccessException(text, name=item.pvname), None)
+        warnings.warn(text, stacklevel=2)
         return None
     if timeout is None:
         timeout = _values.default_timeout(item.core.count)
     try:
         sample = pending[0].result(timeout)
     except CATimeoutError as error:
+        failed(error, None)
         warnings.warn(_texts.get_timed_out(item.pvname, timeout), stacklevel=2)
-        return failed(error, None)
+        return None
     except (ServerError, DisconnectedError) as error:
         raise _texts.get_failure(error, item.chid) from None
     return _answer(item, sample, as_string, as_numpy)
@@ -772,6 +790,7 @@ def _as_string(val: Any, chid: Any, count: int, ftype: int) -> str:
 def _fields(chid: Any, use_ctrl: bool, timeout: float, warn: bool) -> dict[str, Any] | None:
     item = _chids.find(chid, "get")
     if not _connected(item, timeout):
+        _no_connection(item, timeout)
         return None
     native = int(item.core.native_type)
     ftype = promote_fieldtype(native, use_time=not use_ctrl, use_ctrl=use_ctrl)

@@ -63,7 +63,8 @@ def caput(
     begun = time.monotonic()
     found = pv.get_pv(pvname, timeout=connection_timeout, connect=True)
     if not found.connected:
-        return _no_connection(pvname, connection_timeout)
+        _texts.not_connected(pvname, connection_timeout)
+        return None
     return found.put(value, wait=wait, timeout=timeout - (time.monotonic() - begun))
 
 
@@ -92,7 +93,8 @@ def caget(
     begun = time.monotonic()
     found = pv.get_pv(pvname, timeout=connection_timeout, connect=True)
     if not found.connected:
-        return _no_connection(pvname, connection_timeout)
+        _texts.not_connected(pvname, connection_timeout)
+        return None
     if as_string:
         found._control(5.0)
     return found.get(
@@ -104,11 +106,6 @@ def caget(
     )
 
 
-def _no_connection(name: Any, seconds: float) -> int | None:
-    text = f"{_texts.cannot_connect(name)} within {seconds} seconds"
-    return _texts.failed(lambda: CATimeoutError(text, name=str(name)), None)
-
-
 def cainfo(
     pvname: str, print_out: bool = True, timeout: float = 5.0, connection_timeout: float = 5.0
 ) -> str | None:
@@ -116,6 +113,7 @@ def cainfo(
     begun = time.monotonic()
     found = pv.get_pv(pvname, timeout=connection_timeout, connect=True)
     if not found.connected:
+        _texts.not_connected(pvname, connection_timeout)
         return None
     found.get(timeout=timeout - (time.monotonic() - begun))
     found.get_ctrlvars(timeout=max(0.0, timeout - (time.monotonic() - begun)))
@@ -144,6 +142,7 @@ def camonitor(
     """
     found = pv.get_pv(pvname, timeout=connection_timeout, connect=True, monitor_delta=monitor_delta)
     if not found.connected:
+        _texts.not_connected(pvname, connection_timeout)
         return
     if callback is None:
         callback = functools.partial(_line, writer or ca.write)
@@ -245,7 +244,7 @@ def caget_many(
     if missing:
         got = iter(found)
         found = [None if core in missing else next(got) for core in cores]
-        _no_connection(", ".join(core.name for core in missing), connection_timeout)
+        _texts.not_connected(", ".join(core.name for core in missing), connection_timeout)
     for i, value in enumerate(found):
         if isinstance(value, CAError):
             found[i] = _texts.failed(value, None)
@@ -281,7 +280,7 @@ def caput_many(
     cores = _many(pvlist)
     missing = set(_bulk.connect_all(cores, connection_timeout))
     if missing:
-        _no_connection(", ".join(core.name for core in missing), connection_timeout)
+        _texts.not_connected(", ".join(core.name for core in missing), connection_timeout)
     if wait == "each":
         return [
             -1 if core in missing else (_values.send_put(core, value, True, put_timeout) or -1)

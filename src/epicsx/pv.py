@@ -15,7 +15,7 @@ from ._pvconnection import _FORMS, PVConnection
 from ._pvconnection import _PVcache_ as _PVcache_
 from ._texts import failed
 from ._texts import fmt_time as fmt_time
-from .errors import CAError, CATimeoutError
+from .errors import BadTypeError, CAError, CATimeoutError
 
 if TYPE_CHECKING:
     from ._sample import Sample
@@ -98,6 +98,7 @@ def get_pv(
         if auto_monitor and not found.auto_monitor:
             found.auto_monitor = auto_monitor
     if connect and not found.wait_for_connection(timeout=timeout):
+        _texts.not_connected(pvname, timeout)
         ca.write(_texts.cannot_connect(pvname))
     return found
 
@@ -241,7 +242,8 @@ class PV(PVConnection):
             Take the newest value that a monitor brought, where there is one, instead of asking the server.
         """
         if not self._ready(timeout):
-            return self._not_connected(timeout)
+            self._not_connected(timeout)
+            return None
         if with_ctrlvars:
             self._control(5.0)
         value, _ = self._value(count, self.ftype, timeout, use_monitor)
@@ -266,7 +268,8 @@ class PV(PVConnection):
             ``'time'``, ``'ctrl'``, ``'native'``: what to ask the server for, if not the PV's own form.
         """
         if not self._ready(timeout):
-            return self._not_connected(timeout)
+            self._not_connected(timeout)
+            return None
         native = int(self._core.native_type)
         ftype = self.ftype
         if form is not None:
@@ -286,12 +289,7 @@ class PV(PVConnection):
 
     def _not_connected(self, timeout: float | None) -> None:
         seconds = self.connection_timeout if timeout is None else timeout
-        failed(
-            lambda: CATimeoutError(
-                f"{_texts.cannot_connect(self.pvname)} within {seconds} seconds", name=self.pvname
-            ),
-            None,
-        )
+        _texts.not_connected(self.pvname, seconds)
 
     def _value(
         self, count: int | None, ftype: int, timeout: float | None, use_monitor: bool
@@ -352,15 +350,17 @@ class PV(PVConnection):
         try:
             return core.control(timeout)
         except CATimeoutError as error:
+            failed(error, None)
             if warn:
                 warnings.warn(_texts.get_timed_out(self.pvname, timeout), stacklevel=3)
-            return failed(error, None)
-        except CAError:
-            return control
+            return None
+        except CAError as error:
+            return control or failed(error, None)
 
     def get_ctrlvars(self, timeout: float = 5, warn: bool = True) -> dict[str, Any] | None:
         """Units, limits, precision, state names, with the alarm; None if there is no answer in time."""
         if not self._ready():
+            self._not_connected(None)
             return None
         core = self._core
         if core.native_type == dbr.STRING:
@@ -379,6 +379,7 @@ class PV(PVConnection):
     def get_timevars(self, timeout: float = 5, warn: bool = True) -> dict[str, Any] | None:
         """The time stamp, with the alarm, read from the server; None if there is no answer in time."""
         if not self._ready():
+            self._not_connected(None)
             return None
         sample = self._sample(dbr.TIME_STRING, timeout, warn)
         return None if sample is None else _values.metadata(sample)
@@ -468,6 +469,8 @@ class PV(PVConnection):
             if index is None:
                 index = 1 + max(callbacks, default=0)
             callbacks[index] = (callback, kw)
+        else:
+            failed(lambda: BadTypeError(f"{callback!r} cannot be called", name=self.pvname), None)
         if with_ctrlvars and self.connected:
             self._control(5.0)
         if run_now:
@@ -508,8 +511,8 @@ class PV(PVConnection):
         """One field; what is not known yet is fetched."""
         face = self._face or self._make_face()
         if arg in _FACTS:
-            if not self._core.connects:
-                self.wait_for_connection()
+            if not self._core.connects and not self.wait_for_connection():
+                self._not_connected(None)
             return face.field(arg)
         found = face.field(arg)
         if found is not None or arg == "monitor_delta":
@@ -521,6 +524,8 @@ class PV(PVConnection):
                 self.get_timevars(timeout=1, warn=False)
         elif self._ready():
             self._control(1.0)
+        else:
+            self._not_connected(None)
         return face.field(arg)
 
     def __getval__(self) -> Any:
@@ -600,6 +605,7 @@ class PV(PVConnection):
 
     def _getinfo(self) -> str | None:
         if not self._ready():
+            self._not_connected(None)
             return None
         self.get_ctrlvars()
         if not (self._face or self._make_face()).has_value:

@@ -1,0 +1,126 @@
+"""The server of `support.pvset`: ``python _pvset_main.py``, told what to serve and asked what it sees by lines of JSON.
+
+The first line is the table of PVs. Each further line is a request, ``[name of a method, arguments...]``, answered by
+a line of JSON. It ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from caproto import (
+    ChannelChar,
+    ChannelDouble,
+    ChannelEnum,
+    ChannelInteger,
+    ChannelString,
+    ChannelType,
+)
+from caproto.asyncio.server import Context
+
+LOOPBACK = "127.0.0.1"
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can have it."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+class Server:
+    """The PVs of a table, what they held at first, and the puts of clients in their order."""
+
+    def __init__(self, table: dict[str, Any]) -> None:
+        self.puts: list[list[Any]] = []
+        self.channels: dict[str, Any] = {}
+        self.first: dict[str, Any] = {}
+        for name, spec in table.items():
+            spec = spec if isinstance(spec, dict) else {"value": spec}
+            self.first[name] = spec["value"]
+            self.channels[name] = self.make(name, **spec)
+
+    def make(
+        self,
+        name: str,
+        value: Any,
+        states: list[str] | None = None,
+        size: int | None = None,
+        returns: float | None = None,
+    ) -> Any:
+        """A channel: `states` make an enum, `size` an array or a long text; a put `returns` to the first value."""
+        server = self
+        options: dict[str, Any] = {"value": value}
+        base: Any = {int: ChannelInteger, float: ChannelDouble, str: ChannelString}.get(type(value))
+        if states is not None:
+            base, options = ChannelEnum, {"value": states[value], "enum_strings": states}
+        elif isinstance(value, str) and size is not None:
+            base, options = ChannelChar, {"value": value, "max_length": size}
+        elif isinstance(value, list):
+            base = ChannelDouble if isinstance(value[0], float) else ChannelInteger
+            options["max_length"] = size or len(value)
+
+        class Served(base):  # type: ignore[misc, valid-type, unused-ignore]
+            async def write_from_dbr(self, *args: Any, **kwds: Any) -> Any:
+                done = await super().write_from_dbr(*args, **kwds)
+                server.puts.append([name, server.value(name)])
+                readback = server.channels.get(f"{name}_RBV")
+                if readback is not None:
+                    await readback.write(self.value)
+                if returns is not None and server.value(name) != server.first[name]:
+                    await asyncio.sleep(returns)
+                    await server.write(name, server.first[name])
+                return done
+
+        return Served(**options)
+
+    def value(self, name: str) -> Any:
+        channel = self.channels[name]
+        if channel.data_type == ChannelType.ENUM:
+            return channel.raw_value
+        found = plain(channel.value)
+        return found[0] if isinstance(found, list) and channel.max_length == 1 else found
+
+    async def read(self, *names: str) -> list[Any]:
+        return [self.value(name) for name in names]
+
+    async def write(self, name: str, value: Any) -> None:
+        channel = self.channels[name]
+        if channel.data_type == ChannelType.ENUM:
+            value = channel.enum_strings[value]
+        await channel.write(value)
+
+    async def reset(self) -> None:
+        """Have every PV hold what it held at first, and forget the puts."""
+        for name, value in self.first.items():
+            if self.value(name) != value:
+                await self.write(name, value)
+        self.puts.clear()
+
+    async def put_log(self) -> list[list[Any]]:
+        return list(self.puts)
+
+    async def serve(self) -> None:
+        context = Context(self.channels, [LOOPBACK])
+        running = asyncio.ensure_future(context.run(startup_hook=self.started))
+        loop = asyncio.get_running_loop()
+        while True:
+            line = await loop.run_in_executor(None, sys.stdin.readline)
+            if not line:
+                break
+            method, *args = json.loads(line)
+            print(json.dumps(await getattr(self, method)(*args)), flush=True)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    async def started(self, _library: Any) -> None:
+        print("ready", flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(Server(json.loads(sys.stdin.readline())).serve())
