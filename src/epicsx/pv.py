@@ -338,9 +338,13 @@ class PV(PVConnection):
         if val is None:
             return "None"
         core = self._core
-        if call_ca and core.native_type in (dbr.FLOAT, dbr.DOUBLE, dbr.ENUM):
-            self._control(5.0)
         face = self._face or self._make_face()
+        scalar = (face.field("count") or 1) <= 1
+        if call_ca and scalar and core.native_type in (dbr.FLOAT, dbr.DOUBLE, dbr.ENUM):
+            if self.form in ("time", "ctrl") or face.field("status") is not None:
+                self._control(5.0)
+            else:  # control data come with an alarm, and events of this form bring none
+                self.get_ctrlvars()
         return face.char_value(val, as_string=force_long_string)
 
     def _control(self, timeout: float, warn: bool = False) -> Any:
