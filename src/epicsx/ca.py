@@ -874,8 +874,8 @@ def create_subscription(
     if not _connected(item, timeout):
         text = _texts.connect_timed_out("create_subscription", item.pvname, timeout)
         raise ChannelAccessException(text, name=item.pvname)
-    if ftype is None:
-        ftype = promote_type(chid, use_time=use_time, use_ctrl=use_ctrl)
+    native = int(item.core.native_type) if ftype is None else ftype
+    ftype = promote_fieldtype(native, use_time=use_time, use_ctrl=use_ctrl)
 
     def event(sample: Sample) -> None:
         if callback is not None:
