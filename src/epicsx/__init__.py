@@ -22,6 +22,7 @@ for _module, _names in {
     "_request": "Request",
     "_dbr": "Control get_encoding set_encoding",
     "_texts": "strict",
+    "compat": "install_as_epics",
     "counts": "ChannelStats Counts PVStats",
     "enums": "DBE DBR ECA Access Severity Status",
     "errors": "AccessError BadTypeError BadValueError CAError CASeverityException CATimeoutError "

@@ -20,6 +20,7 @@ from ._request import Request as Request
 from ._sample import Sample as Sample
 from ._texts import strict as strict
 from ._version import __version__ as __version__
+from .compat import install_as_epics as install_as_epics
 from .counts import ChannelStats as ChannelStats
 from .counts import Counts as Counts
 from .counts import PVStats as PVStats
@@ -100,6 +101,7 @@ __all__ = [
     "get_encoding",
     "get_many",
     "get_pv",
+    "install_as_epics",
     "poll",
     "put_many",
     "set_encoding",

@@ -16,6 +16,7 @@ from importlib import import_module
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, str] = {
+    "run": "run a script written for pyepics, unchanged, on epicsx",
     "demo": "live data from a real soft IOC, or from your own PV, with every update accounted for",
 }
 """Each subcommand and what it does, in one line."""
