@@ -168,6 +168,16 @@ class Device:
                 return False
         return True
 
+    def _add_existing(self, attrs: Iterable[str]) -> None:
+        """Make the PVs of those attributes that can be connected, after one shared wait."""
+        ca._context()
+        cores = {a: _ca.core(self._pvname(a)) for a in attrs if self._pvs.get(a) is None}
+        seconds = ca.DEFAULT_CONNECTION_TIMEOUT if self._timeout is None else self._timeout
+        _bulk.connect_all(list(cores.values()), seconds)
+        for attr, core in cores.items():
+            if core.connected:
+                self.PV(attr)
+
     def _no_attribute(self, attr: str) -> Exception:
         return AttributeError(f"{type(self).__name__} has no attribute {attr}")
 
