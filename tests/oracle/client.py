@@ -20,12 +20,7 @@ def _as_epics() -> None:
     """Have `import epics` answered by epicsx."""
     import epicsx
 
-    if hasattr(epicsx, "install_as_epics"):
-        epicsx.install_as_epics()
-        return
-    sys.modules["epics"] = epicsx
-    for name in ("ca", "dbr", "functional", "pv", "utils"):
-        sys.modules[f"epics.{name}"] = importlib.import_module(f"epicsx.{name}")
+    epicsx.install_as_epics()
 
 
 def main(face: str, script: str, own: str, shared: str, *names: str) -> None:
