@@ -299,6 +299,7 @@ cdef class Face(Subscription):
         v[PVNAME] = self.pvname
         v[CHID] = self.chid
         v[TYPE] = v[TYPEFULL] = v[ACCESS] = "unknown"
+        v[NELM] = -1
         v[DELTA] = self.monitor_delta
         return v
 

@@ -38,6 +38,10 @@ def failed(error: Callable[[], CAError] | CAError, answer: T) -> T:
 # ------------------------------------------------------------------ messages
 
 CONTEXT_UNSET = "Expected CA context is unset"
+CONTEXT_DEPRECATED = (
+    "The `context` kwarg for epics.get_pv() is deprecated. New PVs will _not_ be created in the "
+    "requested context."
+)
 NOT_A_CHID = "not a valid chid"
 UNEXPECTED_CHID = "Unexpected channel ID"
 

@@ -663,10 +663,12 @@ def _type_asked(core: Core, ftype: int | None) -> int:
     return dbr.TIME_STRING if ftype == dbr.CTRL_STRING else ftype
 
 
-def _answer(item: _CacheItem, sample: Sample, as_string: bool, as_numpy: bool) -> dict[str, Any]:
+def _answer(
+    item: _CacheItem, sample: Sample, as_string: bool, as_numpy: bool, count: int | None = None
+) -> dict[str, Any]:
     value = _values.value_of(sample)
     if as_string:
-        n = item.core.count if hasattr(value, "__len__") else 1
+        n = min(count or item.core.count, item.core.count)
         value = _as_string(value, item.chid, n, sample.dbr_type)
     elif not (as_numpy and HAS_NUMPY):
         value = _values.as_ctypes(value, sample.dbr_type)
@@ -699,7 +701,7 @@ def get_with_metadata(
         item.get_results[ftype, count] = [request]
         return None
     sample = _values.read(core, asked, n, timeout, lambda: item.chid)
-    return None if sample is None else _answer(item, sample, as_string, as_numpy)
+    return None if sample is None else _answer(item, sample, as_string, as_numpy, count)
 
 
 def get(
@@ -740,7 +742,7 @@ def get_complete_with_metadata(
         return failed(error, None)
     except (ServerError, DisconnectedError) as error:
         raise _texts.get_failure(error, item.chid) from None
-    return _answer(item, sample, as_string, as_numpy)
+    return _answer(item, sample, as_string, as_numpy, count)
 
 
 def get_complete(

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _FACTS = frozenset(
     "pvname type typefull ftype chid host count nelm access read_access write_access".split()  # noqa: SIM905
 )
+_LEFT_BEHIND = frozenset(("host", "count", "access", "read_access", "write_access"))
+"""What a PV no longer tells after ``disconnect()``."""
 _OF_VALUE = frozenset(
     ("value", "char_value", "status", "severity", "timestamp", "posixseconds", "nanoseconds")
 )
@@ -58,9 +60,7 @@ def get_pv(
     if form not in _FORMS:
         form = "time"
     if context is not None:
-        warnings.warn(
-            "get_pv(context=) is deprecated: PVs are made in the current context", stacklevel=2
-        )
+        warnings.warn(_texts.CONTEXT_DEPRECATED, stacklevel=2)
     else:
         context = ca._context()
     cls = default_pv_class
@@ -512,6 +512,8 @@ class PV(PVConnection):
         """One field; what is not known yet is fetched."""
         face = self._face or self._make_face()
         if arg in _FACTS:
+            if self._closed and arg in _LEFT_BEHIND:
+                return None
             if not self._core.connects:
                 self.wait_for_connection()
             return face.field(arg)
@@ -550,12 +552,12 @@ class PV(PVConnection):
     @property
     def char_status(self) -> str:
         """The alarm status by name."""
-        return dbr.AlarmStatus(self.status or 0).name
+        return dbr.AlarmStatus(self.status).name
 
     @property
     def char_severity(self) -> str:
         """The alarm severity by name."""
-        return dbr.AlarmSeverity(self.severity or 0).name
+        return dbr.AlarmSeverity(self.severity).name
 
     @property
     def type(self) -> str:
@@ -570,7 +572,7 @@ class PV(PVConnection):
     @property
     def count(self) -> int | None:
         """The number of elements of the value last seen, or else of the record."""
-        found: int | None = self._args["count"]
+        found: int | None = None if self._closed else self._args["count"]
         return self._getarg("count") if found is None else found
 
     @property

@@ -107,8 +107,10 @@ class Describer:
             return f"<{type(value).__name__} N>"
         if _is_time(value):
             return f"<{type(value).__name__} TIME>"
-        if isinstance(value, str) and type(value) is str:
-            return repr(self.text(value))
+        if type(value) is str:
+            text = self.text(value)
+            mark = f"... {len(text)} characters, crc {zlib.crc32(text.encode()):x}"
+            return repr(text) if len(text) < 300 or "\n" in text else repr(text[:40]) + mark
         if value is None or type(value) in (bool, int, float, bytes, complex):
             return repr(value)
         if isinstance(value, numpy.ndarray):
@@ -136,7 +138,7 @@ class Describer:
         if len(value) > 40:
             return f"{type(value).__name__}[{len(value)}] {self._elements(list(value))}"
         inner = ", ".join(self(item) for item in value)
-        if type(value) is list:
+        if isinstance(value, list):
             return f"[{inner}]"
         return f"({inner}{',' if len(value) == 1 else ''})"
 
@@ -286,6 +288,7 @@ class Lab:
         """Have done with a PV, and with all that is known of its channel."""
         chid = pv.chid
         pv.disconnect()
+        self.epics.pv.clear_pvcache()
         self.epics.ca.clear_channel(chid)
 
     def attributes(self, thing: Any, names: Iterable[str], before: str = "") -> None:

@@ -7,7 +7,7 @@ import pickle
 import threading
 from typing import Any
 
-from oracle.readings import PROPERTIES
+from oracle.readings import PROPERTIES, first_value
 from oracle.steps import Calls, Lab, step
 
 
@@ -100,7 +100,7 @@ def callbacks(t: Lab) -> None:
     pv.connection_callbacks.append(print)
     pv.access_callbacks.append(print)
     pv.clear_callbacks(with_access_callback=True, with_connect_callback=True)
-    t.see("all cleared", lambda: (pv.callbacks, pv.connection_callbacks, pv.access_callbacks))
+    t.see("all cleared", lambda: (dict(pv.callbacks), pv.connection_callbacks, pv.access_callbacks))
     t.drop(pv)
 
 
@@ -184,7 +184,7 @@ def auto_monitor(t: Lab) -> None:
         t.drop(pv)
     pv = t.epics.PV(name)
     pv.wait_for_connection(5)
-    t.wait(lambda: pv.auto_monitor is not None)
+    first_value(t, pv)
     for given in (False, True, 4, None, False):
         pv.auto_monitor = given
         t.see(f"set {len(t._labels)}", lambda: (pv.auto_monitor, pv.auto_monitor_mask))
@@ -265,7 +265,7 @@ def get_pv(t: Lab) -> None:
     t.see("missing callback", lambda: epics.get_pv(t.p("missing"), callback=calls).connected)
     t.see("told of missing", lambda: [k["value"] for k in calls[1:]])
     t.see("context", lambda: epics.get_pv(name, context=one.context) is one)
-    t.see("bad context", lambda: epics.get_pv(t.p("bo"), context=1))
+    t.see("bad context", lambda: epics.get_pv(t.p("bo"), context=-1))
     t.see("cached", lambda: len(epics.pv._PVcache_) > 0)
     one.disconnect()
     t.see("after disconnect", lambda: epics.get_pv(name) is one)
@@ -380,9 +380,11 @@ def forced(t: Lab) -> None:
     t.see("__getval__", pv.__getval__)
     t.see("own attribute", lambda: (setattr(pv, "mine", 5), pv.mine)[1])
     t.see("_fields", lambda: pv._fields)
-    pv.context = None
+    context, pv.context = pv.context, None
     t.see("no context", pv.get)
     t.see("no context wait", pv.wait_for_connection)
+    pv.context = context
+    t.drop(pv)
 
 
 @step("threads")
