@@ -147,8 +147,11 @@ def send_put(
 
     ``done()`` is called on the dispatcher when the record has finished, or failed to.
     """
-    if core.count == 1 and core.native_type == dbr.STRING:
-        value = _text(value)
+    if core.native_type == dbr.STRING:
+        if core.count == 1:
+            value = _text(value)
+        elif isinstance(value, str):
+            value = [value]  # one element, though the text may be empty
     try:
         if done is None:
             core.put(value, wait, timeout, True)

@@ -81,6 +81,7 @@ DEFAULT_SUBSCRIPTION_MASK = dbr.DBE_VALUE | dbr.DBE_ALARM
 """Which changes are events unless told otherwise."""
 
 _LIBCA_FINALIZED = object()
+_BADTYPE = 114  # ECA_BADTYPE: libca refuses numbers beyond its types
 
 _cache = _chids.cache
 _chid_cache = _chids.by_number
@@ -510,7 +511,7 @@ def clear_channel(chid: Any) -> int:
 
 
 @withCHID
-def replace_access_rights_event(chid: Any, callback: Callable[..., Any] | None = None) -> int:
+def replace_access_rights_event(chid: Any, callback: Callable[..., Any] | None = None) -> None:
     """Have ``callback(read, write)`` called at once, if connected, and when the access rights change."""
     item = _chids.find(chid)
     if callback is not None:
@@ -518,7 +519,6 @@ def replace_access_rights_event(chid: Any, callback: Callable[..., Any] | None =
         item.access_event_callback.append(callback)
         if item.conn:
             item.run(callback, item.core.read_access, item.core.write_access)
-    return dbr.ECA_NORMAL
 
 
 def _chid_to_int(chid: Any) -> int:
@@ -658,6 +658,8 @@ def test_io() -> bool:
 def _type_asked(core: Core, ftype: int | None) -> int:
     if ftype is None:
         return -2
+    if not 0 <= ftype <= 38:
+        raise CASeverityException("get", message(_BADTYPE), status=_BADTYPE)
     if ftype not in dbr.Map:
         raise ChannelAccessGetFailure(f"Get failed; unknown type: {ftype}", None, -1)
     return dbr.TIME_STRING if ftype == dbr.CTRL_STRING else ftype
@@ -772,7 +774,7 @@ def _as_string(val: Any, chid: Any, count: int, ftype: int) -> str:
 
 
 def _fields(chid: Any, use_ctrl: bool, timeout: float, warn: bool) -> dict[str, Any] | None:
-    item = _chids.find(chid, "get")
+    item = _chids.find(chid, "get_ctrlvars" if use_ctrl else "get_timevars")
     if not _connected(item, timeout):
         return None
     native = int(item.core.native_type)

@@ -113,6 +113,11 @@ def clear_pvcache() -> None:
 ca.register_clear_cache(clear_pvcache)
 
 
+def _alarm_name(kind: Any, code: int | None) -> str:
+    name: str = kind(-1 if code is None else code).name  # what is not known yet is UNKNOWN
+    return name
+
+
 def _field(name: str, doc: str) -> Any:
     def fget(self: PV) -> Any:
         return self._getarg(name)
@@ -552,12 +557,12 @@ class PV(PVConnection):
     @property
     def char_status(self) -> str:
         """The alarm status by name."""
-        return dbr.AlarmStatus(self.status).name
+        return _alarm_name(dbr.AlarmStatus, self.status)
 
     @property
     def char_severity(self) -> str:
         """The alarm severity by name."""
-        return dbr.AlarmSeverity(self.severity).name
+        return _alarm_name(dbr.AlarmSeverity, self.severity)
 
     @property
     def type(self) -> str:

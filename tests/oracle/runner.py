@@ -75,6 +75,7 @@ class _Client:
         command = [sys.executable, "-X", "faulthandler", str(HERE / "client.py"), face]
         command += [str(SCRIPTS / f"{script}.py"), own, ioc.prefix + SETS[2], *names]
         self.errors: IO[bytes] = tempfile.TemporaryFile()
+        self._complaint = ""
         environment = {**os.environ, **ioc.env, "PYTHONDONTWRITEBYTECODE": "1"}
         self.popen = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self.errors, env=environment
@@ -109,14 +110,16 @@ class _Client:
             self._reader.join(5.0)
             assert self.popen.stdout is not None
             self.popen.stdout.close()
+            self.errors.seek(0)
+            self._complaint = self.errors.read().decode(errors="replace")[-4000:]
+            self.errors.close()
         if kill or code == 0:
             return ""
         return signal.Signals(-code).name if code < 0 else f"return code {code}"
 
     def complaint(self) -> str:
-        """The last of what it wrote on its standard error."""
-        self.errors.seek(0)
-        return self.errors.read().decode(errors="replace")[-4000:]
+        """The last of what it wrote on its standard error, once it has ended."""
+        return self._complaint
 
 
 def steps_of(script: str, face: str, ioc: SoftIOC) -> dict[str, float]:

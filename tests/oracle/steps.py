@@ -16,6 +16,7 @@ import time
 import types
 import warnings
 import zlib
+from collections import UserList
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -124,8 +125,6 @@ class Describer:
         if isinstance(value, Mapping):
             inner = (f"{key}={self(value[key], str(key))}" for key in sorted(value, key=str))
             return f"{{{', '.join(inner)}}}"
-        if isinstance(value, types.SimpleNamespace):
-            return f"namespace{self(vars(value))}"
         if isinstance(value, type):
             return f"class {value.__name__}"
         if isinstance(value, int):  # an IntEnum
@@ -263,8 +262,9 @@ class Lab:
         told: Told
         try:
             value = what(*args, **kwds) if callable(what) else what
-            if isinstance(value, Mapping):
-                told = {str(key): self.describe(value[key], str(key)) for key in value}
+            items = vars(value) if isinstance(value, types.SimpleNamespace) else value
+            if isinstance(items, Mapping):
+                told = {str(key): self.describe(items[key], str(key)) for key in items}
             else:
                 told = self.describe(value, _key)
         except Exception as error:
@@ -327,8 +327,8 @@ class Lab:
         self.aside.take()
 
 
-class Calls(list[dict[str, Any]]):
-    """A callback that keeps the keywords of its calls."""
+class Calls(UserList[dict[str, Any]]):
+    """A callback that keeps the keywords of its calls. (A list would count as several callbacks.)"""
 
     def __call__(self, **kwds: Any) -> None:
         self.append(kwds)

@@ -59,7 +59,6 @@ def a_chid(t: Lab) -> None:
         for function in ("name", "get", "put", "isConnected", "get_ctrlvars", "field_type"):
             args = (1,) if function == "put" else ()
             t.see(f"{function} {title}", getattr(ca, function), wrong, *args)
-    t.see("bytes name", lambda: ca.name(ca.create_channel(name.encode())) == name)
 
 
 @step("missing")
@@ -121,9 +120,9 @@ def access_callbacks(t: Lab) -> None:
         t.see(name, lambda: list(told))
         told.clear()
     t.see("no callback", ca.replace_access_rights_event, chid)
-    second: list[Any] = []
     t.settle(0.02)
     told.clear()
+    second: list[Any] = []
     ca.replace_access_rights_event(chid, callback=lambda *args: second.append(args))
     t.settle(0.02)
     t.see("a second", lambda: (list(told), list(second)))
@@ -190,27 +189,13 @@ def subscriptions(t: Lab) -> None:
     t.see("no callback", lambda: len(ca.create_subscription(chid)))
 
 
-@step("groups")
-def groups(t: Lab) -> None:
-    """Synchronous groups."""
-    ca = t.epics.ca
-    chid = ca.create_channel(t.p("double"), connect=True)
-    gid = ca.sg_create()
-    t.see("gid", lambda: type(gid).__name__)
-    t.see("put", ca.sg_put, gid, chid, 4.5)
-    t.see("block", ca.sg_block, gid)
-    t.see("then", ca.get, chid)
-    t.see("test", ca.sg_test, gid)
-    t.see("reset", ca.sg_reset, gid)
-    t.see("delete", ca.sg_delete, gid)
-
-
 @step("the cache")
 def cache(t: Lab) -> None:
     """_cache, show_cache, clear_channel."""
     ca, name = t.epics.ca, t.s("mbbi")
     chid = ca.create_channel(name, connect=True)
     item = ca.get_cache(name)
+    t.wait(lambda: item.conn)
     t.see("item", lambda: repr(item))
     for field in "conn pvname failures".split():
         t.see(f"item {field}", lambda field=field: getattr(item, field))

@@ -15,6 +15,7 @@ def device(t: Lab) -> None:
     """Attributes, get and put, callbacks, states."""
     epics = t.epics
     prefix = t.p("ao")
+    epics.caput_many([t.p("double"), t.p("ao")], [1, 1.5], wait="each")
     device = epics.Device(prefix, delim=".", attrs=("VAL", "PREC", "EGU", "DESC"))
     t.see("repr", lambda: repr(device))
     t.see("VAL", lambda: device.VAL)
