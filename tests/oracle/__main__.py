@@ -23,15 +23,15 @@ def main() -> int:
     given = parser.parse_args()
     known = read_list()
     verdicts = []
-    with oracle_ioc() as ioc:
-        for script in given.scripts or scripts():
-            begun = time.monotonic()
+    for script in given.scripts or scripts():
+        begun = time.monotonic()
+        with oracle_ioc() as ioc:
             pyepics, epicsx = run(script, ioc)
-            if given.all:
-                for name, text in pyepics.items():
-                    print(f"{script}/{name}\n    {text}\n    {epicsx.get(name)}")
-            verdicts.append(judge(script, pyepics, epicsx, known))
-            print(f"{script}: {time.monotonic() - begun:.1f} s", file=sys.stderr)
+        if given.all:
+            for name, text in pyepics.items():
+                print(f"{script}/{name}\n    {text}\n    {epicsx.get(name)}")
+        verdicts.append(judge(script, pyepics, epicsx, known))
+        print(f"{script}: {time.monotonic() - begun:.1f} s", file=sys.stderr)
     for verdict in verdicts:
         if given.toml:
             print(report.as_toml(verdict))

@@ -131,7 +131,10 @@ def pair_of(pyepics: Told, epicsx: Told) -> Pair:
     """Two observations as they are shown and compared: equal if they are."""
     if isinstance(pyepics, dict) and isinstance(epicsx, dict):
         return _reduced(pyepics, epicsx, "{}={}")
-    one, other = (t if isinstance(t, str) else f"a dict of {len(t)}" for t in (pyepics, epicsx))
+    one, other = (
+        told if isinstance(told, str) else ", ".join(f"{key}={text}" for key, text in told.items())
+        for told in (pyepics, epicsx)
+    )
     lines, others = _lines(one), _lines(other)
     if one != other and len(lines) == len(others) > 1:
         return _reduced(lines, others, "line {}: {}")

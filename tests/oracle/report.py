@@ -33,7 +33,9 @@ def totals(verdicts: list[Verdict]) -> tuple[int, int, int, int]:
 
 def table(verdicts: list[Verdict]) -> str:
     """The parity table as text."""
-    lines = [f"{'script':12s} {'step':34s} {'compared':>8s} {'same':>6s} {'listed':>6s} unexplained"]
+    lines = [
+        f"{'script':12s} {'step':34s} {'compared':>8s} {'same':>6s} {'listed':>6s} unexplained"
+    ]
     lines += [
         f"{script:12s} {step:34s} {n:8d} {same:6d} {listed:6d} {bad:11d}"
         for script, step, n, same, listed, bad in rows(verdicts)

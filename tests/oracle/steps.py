@@ -237,7 +237,9 @@ class Lab:
     epics : module, what the script would import
     """
 
-    def __init__(self, epics: Any, own: str, shared: str, tell: Callable[[str, Told], None]) -> None:
+    def __init__(
+        self, epics: Any, own: str, shared: str, tell: Callable[[str, Told], None]
+    ) -> None:
         self.epics = epics
         self._own = own
         self._shared = shared

@@ -13,9 +13,9 @@ from oracle.runner import oracle_ioc, run, scripts
 from epicsx.testing import SoftIOC
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ioc_of_oracle() -> Iterator[SoftIOC]:
-    """Give the IOC that both clients talk to."""
+    """Give the IOC that both clients talk to, new for each script: none depends on what another wrote."""
     with oracle_ioc(int(os.environ["EPICS_CA_REPEATER_PORT"])) as ioc:
         yield ioc
 
@@ -73,7 +73,15 @@ def planted(**changes: Any) -> list[Difference]:
         {"seen": [["script/step/label", "1", "1"]]},
         {"seen": [["script/step/label", "1", "2"], ["script/step/label", "1", "2"]]},
     ],
-    ids=["no citation", "unknown citation", "no reason", "no output", "one output", "same", "twice"],
+    ids=[
+        "no citation",
+        "unknown citation",
+        "no reason",
+        "no output",
+        "one output",
+        "same",
+        "twice",
+    ],
 )
 def test_an_entry_that_says_too_little_fails(changes: dict[str, Any]) -> None:
     assert planted()

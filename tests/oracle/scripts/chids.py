@@ -39,9 +39,7 @@ def settings(t: Lab) -> None:
     t.see("initialize_libca again", lambda: bool(ca.initialize_libca()))
     for name in ("ChannelAccessException", "CASeverityException", "ChannelAccessGetFailure"):
         t.see(name, lambda name=name: issubclass(getattr(ca, name), Exception))
-    t.see(
-        "unrelated", lambda: issubclass(ca.CASeverityException, ca.ChannelAccessException)
-    )
+    t.see("unrelated", lambda: issubclass(ca.CASeverityException, ca.ChannelAccessException))
     t.see("severity text", lambda: str(ca.CASeverityException("fcn", "msg")))
 
 

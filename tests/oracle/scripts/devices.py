@@ -55,7 +55,9 @@ def options(t: Lab) -> None:
     fixed = epics.Device(prefix, delim=".", attrs=("VAL",), mutable=False)
     t.see("fixed", lambda: fixed.VAL)
     t.see("fixed unknown", lambda: fixed.EGU)
-    named = epics.Device(prefix, delim=".", attrs=("VAL",), aliases={"value": "VAL", "units": "EGU"})
+    named = epics.Device(
+        prefix, delim=".", attrs=("VAL",), aliases={"value": "VAL", "units": "EGU"}
+    )
     t.see("alias", lambda: named.value)
     t.see("alias late", lambda: named.units)
     named.value = 2.5

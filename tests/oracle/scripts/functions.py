@@ -143,7 +143,12 @@ def many(t: Lab) -> None:
     t.see("put missing", epics.caput_many, pair, [1, 2], connection_timeout=0.1)
     t.see("put missing each", epics.caput_many, pair, [1, 2], "each", connection_timeout=0.1)
     t.see(
-        "put missing all", epics.caput_many, pair, [1, 2], "all", connection_timeout=0.1,
+        "put missing all",
+        epics.caput_many,
+        pair,
+        [1, 2],
+        "all",
+        connection_timeout=0.1,
         put_timeout=0.3,
     )
     t.see("put bad", epics.caput_many, [t.p("double")], ["abc"])

@@ -7,7 +7,9 @@ from typing import Any
 import numpy
 from oracle.steps import Lab, step
 
-SCALARS = "double longout int64out bo mbbo stringout ao.PREC lso one:char one:double one:string".split()
+SCALARS = (
+    "double longout int64out bo mbbo stringout ao.PREC lso one:char one:double one:string".split()
+)
 ARRAYS = "w:char w:uchar w:short w:long w:float w:double w:string w:enum w:int64 aao".split()
 
 VALUES: dict[str, Any] = {
@@ -141,7 +143,6 @@ def refused(t: Lab) -> None:
         pv.wait_for_connection(5)
         t.see(f"{name} access", lambda pv=pv: pv.access)
         t.aside.take()
-
 
         def put(function: Any, *args: Any, **kwds: Any) -> Any:
             answer = function(*args, **kwds)

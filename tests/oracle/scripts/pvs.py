@@ -158,7 +158,9 @@ def events(t: Lab) -> None:
         before = len(calls)
         pv.put(value, wait=True)
         t.wait(lambda before=before: len(calls) > before)
-    t.see("values", lambda: [(k["value"], k["severity"], k["status"], k["char_value"]) for k in calls])
+    t.see(
+        "values", lambda: [(k["value"], k["severity"], k["status"], k["char_value"]) for k in calls]
+    )
     t.attributes(pv, ("char_status", "char_severity"))
     t.drop(pv)
     calls.clear()
