@@ -89,7 +89,7 @@ def get_all(list cores, int dbr_type=-1, unsigned long count=0, timeout=5.0, int
             c = <Core> cores[i]
             channels[i] = c.ch
             types[i] = time_of(c.ch.type) if dbr_type == -1 else c.ch.type if dbr_type == -2 else dbr_type
-            counts[i] = count
+            counts[i] = count if count < c.ch.count else c.ch.count
         status = batch_get(b, ctx, channels, types, counts)
         if status != ECA_NORMAL:
             raise from_status(status, "", "bulk get")

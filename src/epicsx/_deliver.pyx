@@ -299,6 +299,7 @@ cdef class Face(Subscription):
         v[PVNAME] = self.pvname
         v[CHID] = self.chid
         v[TYPE] = v[TYPEFULL] = v[ACCESS] = "unknown"
+        v[NELM] = -1
         v[DELTA] = self.monitor_delta
         return v
 
@@ -336,8 +337,6 @@ cdef class Face(Subscription):
 
     cdef int fill_value(self, list v, ex_block *b) except -1:
         """One block's value, alarm and stamp."""
-        cdef Header h
-        cdef long long seconds
         v[VALUE] = pyepics_value(b)
         v[COUNT] = b.count
         self.native = native_of(b.dbr_type)
@@ -345,12 +344,18 @@ cdef class Face(Subscription):
             v[TIMESTAMP] = time.time()
             v[POSIX] = v[NANO] = 0
             return 0
+        return self.fill_header(v, b)
+
+    cdef int fill_header(self, list v, ex_block *b) except -1:
+        """One block's alarm and stamp."""
+        cdef Header h
+        cdef long long seconds
         read_header(b.dbr_type, EX_HEADER(b), &h)
         v[STATUS] = h.status
         v[SEVERITY] = h.severity
         if h.has_stamp:
             seconds = <long long> h.sec + 631152000
-            v[TIMESTAMP] = <double> (seconds * 1000000 + (h.nsec + 500) // 1000) / 1e6
+            v[TIMESTAMP] = <double> seconds + 1e-6 * <double> (h.nsec // 1000)
             v[POSIX] = <double> seconds
             v[NANO] = h.nsec
         return 0
@@ -444,16 +449,12 @@ cdef class Face(Subscription):
         """A network read brings the fields up to date: value, alarm and stamp, or control data too."""
         cdef list v = self.refresh()
         cdef ex_block *b = sample.b
-        cdef Header h
+        v[VALUE] = pyepics_value(b)
+        v[COUNT] = b.count
         if self.native < 0 or native_of(b.dbr_type) == self.core.ch.type:
-            self.fill_value(v, b)
-        else:
-            v[VALUE] = pyepics_value(b)
-            v[COUNT] = b.count
-        if b.dbr_type > 6 and self.form == 0:
-            read_header(b.dbr_type, EX_HEADER(b), &h)
-            v[STATUS] = h.status
-            v[SEVERITY] = h.severity
+            self.native = native_of(b.dbr_type)
+        if b.dbr_type > 6:          # a read of the native type leaves alarm and stamp as they are
+            self.fill_header(v, b)
         if 21 <= b.dbr_type <= 34:
             self.fill_control(v, decode_control(b.dbr_type, EX_HEADER(b)))
         self.text_due = True

@@ -51,6 +51,10 @@ def not_connected(name: object, seconds: float) -> None:
 
 FINALIZED = "Channel Access has been ended by finalize_libca"
 CONTEXT_UNSET = "Expected CA context is unset"
+CONTEXT_DEPRECATED = (
+    "The `context` kwarg for epics.get_pv() is deprecated. New PVs will _not_ be created in the "
+    "requested context."
+)
 NOT_A_CHID = "not a valid chid"
 UNEXPECTED_CHID = "Unexpected channel ID"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import log10
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +127,16 @@ def read(
         raise get_failure(error, chid()) from None
 
 
+def _text(value: Any) -> Any:
+    """What a record of one text takes of a sequence: its first element, as text; nothing of an empty one."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, numpy.ndarray)):
+        return value
+    if isinstance(value, numpy.ndarray) and value.ndim == 0:
+        return value
+    first = value[0] if len(value) else ""
+    return first if isinstance(first, bytes) else str(first)
+
+
 def send_put(
     core: Core,
     value: Any,
@@ -138,6 +148,11 @@ def send_put(
 
     ``done()`` is called on the dispatcher when the record has finished, or failed to.
     """
+    if core.native_type == dbr.STRING:
+        if core.count == 1:
+            value = _text(value)
+        elif isinstance(value, str):
+            value = [value]  # one element, though the text may be empty
     try:
         if done is None:
             core.put(value, wait, timeout, True)

@@ -81,6 +81,7 @@ DEFAULT_SUBSCRIPTION_MASK = dbr.DBE_VALUE | dbr.DBE_ALARM
 """Which changes are events unless told otherwise."""
 
 _LIBCA_FINALIZED = object()
+_BADTYPE = 114  # ECA_BADTYPE: libca refuses numbers beyond its types
 
 _cache = _chids.cache
 _chid_cache = _chids.by_number
@@ -519,7 +520,7 @@ def clear_channel(chid: Any) -> int:
 
 
 @withCHID
-def replace_access_rights_event(chid: Any, callback: Callable[..., Any] | None = None) -> int:
+def replace_access_rights_event(chid: Any, callback: Callable[..., Any] | None = None) -> None:
     """Have ``callback(read, write)`` called at once, if connected, and when the access rights change."""
     item = _chids.find(chid)
     if callback is not None:
@@ -527,7 +528,6 @@ def replace_access_rights_event(chid: Any, callback: Callable[..., Any] | None =
         item.access_event_callback.append(callback)
         if item.conn:
             item.run(callback, item.core.read_access, item.core.write_access)
-    return dbr.ECA_NORMAL
 
 
 def _chid_to_int(chid: Any) -> int:
@@ -667,15 +667,19 @@ def test_io() -> bool:
 def _type_asked(core: Core, ftype: int | None) -> int:
     if ftype is None:
         return -2
+    if not 0 <= ftype <= 38:
+        raise CASeverityException("get", message(_BADTYPE), status=_BADTYPE)
     if ftype not in dbr.Map:
         raise ChannelAccessGetFailure(f"Get failed; unknown type: {ftype}", None, -1)
     return dbr.TIME_STRING if ftype == dbr.CTRL_STRING else ftype
 
 
-def _answer(item: _CacheItem, sample: Sample, as_string: bool, as_numpy: bool) -> dict[str, Any]:
+def _answer(
+    item: _CacheItem, sample: Sample, as_string: bool, as_numpy: bool, count: int | None = None
+) -> dict[str, Any]:
     value = _values.value_of(sample)
     if as_string:
-        n = item.core.count if hasattr(value, "__len__") else 1
+        n = min(count or item.core.count, item.core.count)
         value = _as_string(value, item.chid, n, sample.dbr_type)
     elif not (as_numpy and HAS_NUMPY):
         value = _values.as_ctypes(value, sample.dbr_type)
@@ -714,7 +718,7 @@ def get_with_metadata(
         item.get_results[ftype, count] = [request]
         return None
     sample = _values.read(core, asked, n, timeout, lambda: item.chid)
-    return None if sample is None else _answer(item, sample, as_string, as_numpy)
+    return None if sample is None else _answer(item, sample, as_string, as_numpy, count)
 
 
 def get(
@@ -758,7 +762,7 @@ def get_complete_with_metadata(
         return None
     except (ServerError, DisconnectedError) as error:
         raise _texts.get_failure(error, item.chid) from None
-    return _answer(item, sample, as_string, as_numpy)
+    return _answer(item, sample, as_string, as_numpy, count)
 
 
 def get_complete(
@@ -788,7 +792,7 @@ def _as_string(val: Any, chid: Any, count: int, ftype: int) -> str:
 
 
 def _fields(chid: Any, use_ctrl: bool, timeout: float, warn: bool) -> dict[str, Any] | None:
-    item = _chids.find(chid, "get")
+    item = _chids.find(chid, "get_ctrlvars" if use_ctrl else "get_timevars")
     if not _connected(item, timeout):
         _no_connection(item, timeout)
         return None
@@ -893,8 +897,8 @@ def create_subscription(
     if not _connected(item, timeout):
         text = _texts.connect_timed_out("create_subscription", item.pvname, timeout)
         raise ChannelAccessException(text, name=item.pvname)
-    if ftype is None:
-        ftype = promote_type(chid, use_time=use_time, use_ctrl=use_ctrl)
+    native = int(item.core.native_type) if ftype is None else ftype
+    ftype = promote_fieldtype(native, use_time=use_time, use_ctrl=use_ctrl)
 
     def event(sample: Sample) -> None:
         if callback is not None:

@@ -213,7 +213,7 @@ def _get_many(
     for i, sample in enumerate(found):
         if not isinstance(sample, CAError):
             item = _chids.entry(ca._context(), cores[i].name, cores[i])
-            found[i] = ca._answer(item, sample, as_string, as_numpy)["value"]
+            found[i] = ca._answer(item, sample, as_string, as_numpy, count)["value"]
     return found
 
 

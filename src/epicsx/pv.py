@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _FACTS = frozenset(
     "pvname type typefull ftype chid host count nelm access read_access write_access".split()  # noqa: SIM905
 )
+_LEFT_BEHIND = frozenset(("host", "count", "access", "read_access", "write_access"))
+"""What a PV no longer tells after ``disconnect()``."""
 _OF_VALUE = frozenset(
     ("value", "char_value", "status", "severity", "timestamp", "posixseconds", "nanoseconds")
 )
@@ -58,9 +60,7 @@ def get_pv(
     if form not in _FORMS:
         form = "time"
     if context is not None:
-        warnings.warn(
-            "get_pv(context=) is deprecated: PVs are made in the current context", stacklevel=2
-        )
+        warnings.warn(_texts.CONTEXT_DEPRECATED, stacklevel=2)
     else:
         context = ca._context()
     cls = default_pv_class
@@ -112,6 +112,11 @@ def clear_pvcache() -> None:
 
 
 ca.register_clear_cache(clear_pvcache)
+
+
+def _alarm_name(kind: Any, code: int | None) -> str:
+    name: str = kind(-1 if code is None else code).name  # what is not known yet is UNKNOWN
+    return name
 
 
 def _field(name: str, doc: str) -> Any:
@@ -336,9 +341,13 @@ class PV(PVConnection):
         if val is None:
             return "None"
         core = self._core
-        if call_ca and core.native_type in (dbr.FLOAT, dbr.DOUBLE, dbr.ENUM):
-            self._control(5.0)
         face = self._face or self._make_face()
+        scalar = (face.field("count") or 1) <= 1
+        if call_ca and scalar and core.native_type in (dbr.FLOAT, dbr.DOUBLE, dbr.ENUM):
+            if self.form in ("time", "ctrl") or face.field("status") is not None:
+                self._control(5.0)
+            else:  # control data come with an alarm, and events of this form bring none
+                self.get_ctrlvars()
         return face.char_value(val, as_string=force_long_string)
 
     def _control(self, timeout: float, warn: bool = False) -> Any:
@@ -511,6 +520,8 @@ class PV(PVConnection):
         """One field; what is not known yet is fetched."""
         face = self._face or self._make_face()
         if arg in _FACTS:
+            if self._closed and arg in _LEFT_BEHIND:
+                return None
             if not self._core.connects and not self.wait_for_connection():
                 self._not_connected(None)
             return face.field(arg)
@@ -551,12 +562,12 @@ class PV(PVConnection):
     @property
     def char_status(self) -> str:
         """The alarm status by name."""
-        return dbr.AlarmStatus(self.status or 0).name
+        return _alarm_name(dbr.AlarmStatus, self.status)
 
     @property
     def char_severity(self) -> str:
         """The alarm severity by name."""
-        return dbr.AlarmSeverity(self.severity or 0).name
+        return _alarm_name(dbr.AlarmSeverity, self.severity)
 
     @property
     def type(self) -> str:
@@ -571,7 +582,7 @@ class PV(PVConnection):
     @property
     def count(self) -> int | None:
         """The number of elements of the value last seen, or else of the record."""
-        found: int | None = self._args["count"]
+        found: int | None = None if self._closed else self._args["count"]
         return self._getarg("count") if found is None else found
 
     @property

@@ -27,7 +27,7 @@ from_bytes: Any = None
 
 def str2bytes(st1: str | bytes) -> bytes:
     """The bytes of a text; bytes are given back as they are."""
-    return st1 if isinstance(st1, bytes) else st1.encode(IOENCODING)
+    return st1 if isinstance(st1, bytes) else bytes(st1, IOENCODING)
 
 
 def bytes2str(st1: object) -> str:

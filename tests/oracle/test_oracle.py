@@ -1,0 +1,126 @@
+"""Nothing differs from pyepics but what differences.toml lists and explains; and the list keeps its own rules."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from oracle.compare import BadEntry, Difference, judge, parse, read_list, read_marks
+from oracle.runner import oracle_ioc, run, scripts
+
+from epicsx.testing import SoftIOC
+
+
+@pytest.fixture
+def ioc_of_oracle() -> Iterator[SoftIOC]:
+    """Give the IOC that both clients talk to, new for each script: none depends on what another wrote."""
+    with oracle_ioc(int(os.environ["EPICS_CA_REPEATER_PORT"])) as ioc:
+        yield ioc
+
+
+@pytest.fixture(scope="module")
+def known() -> list[Difference]:
+    """Give the list of differences."""
+    return read_list()
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("script", scripts())
+def test_no_unexplained_difference(
+    script: str, ioc_of_oracle: SoftIOC, known: list[Difference]
+) -> None:
+    verdict = judge(script, *run(script, ioc_of_oracle), known)
+    n = sum(verdict.compared.values())
+    print(f"{script}: {n} compared, {sum(verdict.listed.values())} listed differences")
+    assert n > 0
+    assert not verdict.faults, f"\n{verdict.faults}"
+
+
+def test_the_list_names_no_script_that_is_not_there(known: list[Difference]) -> None:
+    """As each script looks at its own entries only, these would never be looked at."""
+    named = {where.partition("/")[0] for entry in known for where, _ in entry.seen}
+    assert named <= set(scripts())
+
+
+def test_the_count(known: list[Difference]) -> None:
+    n = sum(times for entry in known for times in entry.seen.values())
+    print(f"{len(known)} entries with {n} differences")
+    assert n > 0
+
+
+MARKS = {"design 7": "Errors"}
+PLANTED: dict[str, Any] = {
+    "cites": "design 7",
+    "why": "Because.",
+    "seen": [["script/step/label", "1", "2"]],
+}
+
+
+def planted(**changes: Any) -> list[Difference]:
+    return parse({"difference": [{**PLANTED, **changes}]}, MARKS)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cites": ""},
+        {"cites": "design 77"},
+        {"why": " "},
+        {"seen": []},
+        {"seen": [["script/step/label", "1"]]},
+        {"seen": [["script/step/label", "1", "1"]]},
+        {"seen": [["script/step/label", "1", "2"], ["script/step/label", "1", "2"]]},
+    ],
+    ids=[
+        "no citation",
+        "unknown citation",
+        "no reason",
+        "no output",
+        "one output",
+        "same",
+        "twice",
+    ],
+)
+def test_an_entry_that_says_too_little_fails(changes: dict[str, Any]) -> None:
+    assert planted()
+    with pytest.raises(BadEntry):
+        planted(**changes)
+
+
+def test_a_difference_that_is_not_listed_fails() -> None:
+    listed = judge("script", {"step/label": "1"}, {"step/label": "2"}, planted())
+    assert not listed.faults
+    assert listed.listed == {"step": 1}
+    for pyepics, epicsx in (("1", "3"), ("3", "2")):
+        verdict = judge("script", {"step/label": pyepics}, {"step/label": epicsx}, planted())
+        assert "script/step/label differs" in verdict.faults
+    assert judge("script", {"step/label": "1"}, {}, []).unlisted
+
+
+def test_an_entry_that_no_longer_differs_fails() -> None:
+    verdict = judge("script", {"step/label": "1"}, {"step/label": "1"}, planted())
+    assert "1 of these were not seen" in verdict.faults
+    other = judge("other", {"step/label": "1"}, {"step/label": "1"}, planted())
+    assert not other.faults
+
+
+def test_an_entry_for_several_steps_counts_them() -> None:
+    seen = {"a/label": "1", "b/label": "1", "c/label": "9"}
+    ours = {"a/label": "2", "b/label": "2", "c/label": "9"}
+    for times, well in ((1, False), (2, True), (3, False)):
+        entry = planted(seen=[["script/*/label", "1", "2", times]])
+        assert (not judge("script", seen, ours, entry).faults) is well
+
+
+def test_only_the_items_that_differ_are_shown() -> None:
+    verdict = judge("s", {"x/y": {"a": "1", "b": "2"}}, {"x/y": {"a": "1", "c": "3"}}, [])
+    assert verdict.unlisted == {"s/x/y": ("b=2, c=(absent)", "b=(absent), c=3")}
+
+
+def test_every_mark_says_what_it_is() -> None:
+    marks = read_marks()
+    assert len(marks) > 50
+    for key, text in marks.items():
+        assert key.startswith("design ") or text.startswith(("B: ", "B?: ")), key
