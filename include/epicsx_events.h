@@ -317,6 +317,7 @@ int ex_wait_for(ex_lane *lane, ex_waiter *w, int64_t deadline);           /* 1: 
 void ex_wait_end(ex_lane *lane, ex_waiter *w, ex_wait_node *nodes, size_t n);
 
 ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask);  /* a user of it: found, or made and planned */
+size_t ex_subs_of(ex_channel *ch);                   /* how many subscriptions libca has for it */
 void ex_sub_leave(ex_sub *sub);
 void ex_sub_unref(ex_sub *sub);
 ex_block *ex_sub_newest(ex_sub *sub, int *fresh);    /* a new reference, or NULL */

@@ -150,6 +150,7 @@ cdef extern from "epicsx_events.h" nogil:
     void ex_wait_end(ex_lane *lane, ex_waiter *w, ex_wait_node *nodes, size_t n)
 
     ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask)
+    size_t ex_subs_of(ex_channel *ch)
     void ex_sub_leave(ex_sub *sub)
     ex_block *ex_sub_newest(ex_sub *sub, int *fresh)
     ex_handle *ex_handle_new(ex_sub *sub, int queueing, size_t max_events, int latest, int replay, void *py)

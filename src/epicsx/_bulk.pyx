@@ -158,7 +158,7 @@ def put_all(list cores, values, bint wait=False, timeout=5.0, bint lenient=False
                 found[i] = problem(c, EX_DONE, ECA_DISCONN, "put", timeout)
                 continue
             try:
-                keepers.append(c.encoded(values[i], lenient, &out[m], deadline))
+                keepers.append(c.encoded(values[i], -2, lenient, &out[m], deadline))
             except (CAError, TypeError, ValueError) as error:
                 found[i] = error
                 continue

@@ -40,7 +40,7 @@ cdef class Core:
     cdef ex_request *request(self, int type, bint is_put, object owner) except NULL
     cdef Sample answer(self, ex_request *r, int status, int64_t deadline, object timeout)
     cdef bint state_of_fork(self) noexcept      # made by a parent process: leave it alone
-    cdef object encoded(self, object value, bint lenient, Outgoing *o, int64_t deadline)
+    cdef object encoded(self, object value, int dbr_type, bint lenient, Outgoing *o, int64_t deadline)
 
 
 cdef class Subscription:
@@ -69,7 +69,6 @@ cdef int request_end(ex_request *r, int reason, int status) noexcept
 cdef int request_route(ex_request *r, ex_inbox *inbox) noexcept
 cdef void request_due(ex_request *r, int64_t deadline) noexcept
 cdef bint wait_some(ex_request *r, int64_t until) except -1     # until it has ended (False), or a while (True)
-cdef object error_of(Core core, ex_request *r, bint is_put, double seconds)
 cdef int end_if_closed(ex_request *r, object owner) except -1   # the handle that asked was closed meanwhile
 cdef int send_get(ex_request *r, int type, unsigned long count) noexcept nogil
 cdef int send_put_wait(ex_request *r, int type, unsigned long count, const void *data) noexcept nogil

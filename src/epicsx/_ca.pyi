@@ -14,6 +14,7 @@ hooks: dict[str, Callable[..., Any]]
 class Context:
     def __new__(cls, name: str) -> Self: ...
     registry: dict[tuple[str, int], Any]
+    polled: bool
     @property
     def name(self) -> str: ...
     @property
@@ -60,6 +61,8 @@ class Core:
     @property
     def connects(self) -> int: ...
     @property
+    def subscriptions(self) -> int: ...
+    @property
     def stats(self) -> ChannelStats: ...
     def wait_connected(self, timeout: float | None = 5.0) -> bool: ...
     def listen(self, obj: object) -> None: ...
@@ -92,6 +95,7 @@ class Core:
         timeout: float | None = 5.0,
         lenient: bool = False,
         owner: object = None,
+        dbr_type: int = -2,
     ) -> None: ...
     def put_async(
         self,
@@ -101,6 +105,7 @@ class Core:
         callback: Callable[[Any], object] | None = None,
         owner: object = None,
         inbox: Any = None,
+        dbr_type: int = -2,
     ) -> Any: ...
     def subscribe(
         self,

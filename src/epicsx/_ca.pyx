@@ -27,7 +27,7 @@ from libc.stdlib cimport calloc, free
 
 from epicsx._dbr cimport (Control, Outgoing, decode_control, element_size, encode, encode_string_block,
                           enum_index, time_of)
-from epicsx._sample cimport Sample, filled, out_buffer, sample_of
+from epicsx._sample cimport Sample, error_of, filled, out_buffer, sample_of
 from caerr cimport (ECA_CHANDESTROY, ECA_DISCONN, ECA_NORDACCESS, ECA_NORMAL, ECA_NOWTACCESS, ECA_TIMEOUT)
 from epicsx_events cimport *
 
@@ -42,6 +42,7 @@ log = logging.getLogger("epicsx")
 cdef int64_t SLICE = 50_000_000        # nanoseconds between two looks for Ctrl-C
 cdef int STRING = 0
 cdef int ENUM = 3
+cdef int DOUBLE = 6
 
 hooks = {}
 """What the layers above fill in: ``start(context)``, ``stop(contexts, timeout)``, ``get_async``, ``put_async``."""
@@ -142,6 +143,15 @@ cdef class Context:
     def waiting(self) -> tuple:
         """How many events, and bytes of them, wait now."""
         return self.lane.events, self.lane.bytes
+
+    @property
+    def polled(self) -> bool:
+        """Whether every update waits in the queue until somebody drains it, listened to or not."""
+        return self.lane.polled != 0
+
+    @polled.setter
+    def polled(self, bint polled) -> None:
+        self.lane.polled = polled
 
     def wait_notes(self, timeout: float | None = None) -> bool:
         """Wait without the GIL until there is something to deliver; also ends requests whose deadline has passed."""
@@ -392,6 +402,11 @@ cdef class Core:
         return ChannelStats(c.received, c.delivered, c.merged, c.dropped, c.pending, self.ch.disconnects,
                             self.ch.rejected_puts, self.ch.decode_errors)
 
+    @property
+    def subscriptions(self) -> int:
+        """How many subscriptions the server serves now."""
+        return 0 if self.state_of_fork() else ex_subs_of(self.ch)
+
     # ---- connection
 
     cdef int connect_by(self, int64_t deadline, object timeout, str operation) except -1:
@@ -543,7 +558,7 @@ cdef class Core:
         if status != ECA_NORMAL:
             raise from_status(status, self.name, "get")
         wait_request(r, deadline)
-        error = error_of(self, r, False, seconds_of(timeout))
+        error = error_of(self.name, r, False, seconds_of(timeout))
         if error is not None:
             raise error
         ex_block_ref(r.block)
@@ -586,11 +601,12 @@ cdef class Core:
 
     # ---- put
 
-    cdef object encoded(self, object value, bint lenient, Outgoing *o, int64_t deadline):
+    cdef object encoded(self, object value, int dbr_type, bint lenient, Outgoing *o, int64_t deadline):
         """What the server shall get; raises before anything is sent. Returns what owns the memory."""
+        cdef int type = self.ch.type if dbr_type == -2 else dbr_type
         if not self.ch.writing:
             raise AccessError(ECA_NOWTACCESS, f"put to '{self.name}': the server gives no write access", self.name)
-        if self.ch.type == ENUM and isinstance(value, (str, bytes)):
+        if type == ENUM and self.ch.type == ENUM and isinstance(value, (str, bytes)):
             text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
             left = None if deadline == EX_FOREVER else max(0.0, <double> (deadline - ex_now()) * 1e-9)
             names = self.control(left).enum_strings or ()
@@ -606,10 +622,14 @@ cdef class Core:
                                         name=self.name) from None
             if isinstance(value, str):
                 return encode_string_block(value, self.name, o)
-        return encode(value, self.ch.type, self.ch.count, lenient, self.name, o)
+        # an acknowledgement is of the record, not of an element
+        return encode(value, type, self.ch.count if type <= DOUBLE else 1, lenient, self.name, o)
 
-    def put(self, value, bint wait=False, timeout=5.0, bint lenient=False, owner=None) -> None:
-        """Write `value`; with `wait`, return when the record has finished processing. Connecting is included."""
+    def put(self, value, bint wait=False, timeout=5.0, bint lenient=False, owner=None, int dbr_type=-2) -> None:
+        """Write `value`; with `wait`, return when the record has finished processing. Connecting is included.
+
+        It is sent as `dbr_type`: the record's own (-2), another native type, or an acknowledgement of an alarm.
+        """
         cdef int64_t deadline = deadline_of(timeout)
         cdef Outgoing o
         cdef ex_request *r
@@ -618,7 +638,7 @@ cdef class Core:
             self.connect_by(deadline, timeout, "put")
         else:
             self.check()
-        _keeper = self.encoded(value, lenient, &o, deadline)
+        _keeper = self.encoded(value, dbr_type, lenient, &o, deadline)
         if not wait:
             with nogil:
                 status = send_put(self.ch, o.dbr_type, o.count, o.data)
@@ -633,15 +653,15 @@ cdef class Core:
                 raise from_status(status, self.name, "put")
             end_if_closed(r, owner)
             wait_request(r, deadline)
-            error = error_of(self, r, True, seconds_of(timeout))
+            error = error_of(self.name, r, True, seconds_of(timeout))
         finally:
             ex_request_unref(r)
         if error is not None:
             raise error
 
-    def put_async(self, value, timeout=None, lenient=False, callback=None, owner=None, inbox=None):
+    def put_async(self, value, timeout=None, lenient=False, callback=None, owner=None, inbox=None, dbr_type=-2):
         """Send a put with completion to a connected channel; ``callback(request)`` runs on the dispatcher."""
-        return hooks["put_async"](self, value, timeout, lenient, callback, owner, inbox)
+        return hooks["put_async"](self, value, timeout, lenient, callback, owner, inbox, dbr_type)
 
     # ---- subscriptions
 
@@ -849,24 +869,6 @@ cdef int wait_request(ex_request *r, int64_t deadline) except -1:
     except BaseException:
         ex_request_end(r, EX_BY_CLOSE, ECA_CHANDESTROY)
         raise
-
-
-cdef object error_of(Core core, ex_request *r, bint is_put, double seconds):
-    """None, or the exception that says how an ended request ended."""
-    cdef str what = "put" if is_put else "get"
-    if r.reason == EX_BY_DEADLINE:
-        return timed_out(core.name, what, seconds, "the server has not answered")
-    if r.reason == EX_BY_CLOSE or r.reason == EX_BY_SHUTDOWN:
-        why = "the channel was closed" if r.reason == EX_BY_CLOSE else "Channel Access was shut down"
-        error = DisconnectedError(ECA_CHANDESTROY, f"{what} of '{core.name}' has no answer: {why}", core.name)
-        error.outcome_unknown = is_put
-        return error
-    if r.reason == EX_BY_SIZE:
-        return BadValueError(r.status, f"get of '{core.name}': the reply has more elements than out= holds "
-                             f"({r.out_count}); nothing was written", core.name)
-    if r.status != ECA_NORMAL:
-        return from_status(r.status, core.name, what, outcome_unknown=is_put)
-    return None
 
 
 cdef int end_if_closed(ex_request *r, object owner) except -1:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 from typing_extensions import disjoint_base
@@ -7,6 +8,7 @@ from ._sample import Sample
 from .counts import PVStats
 
 FIELDS: tuple[str, ...]
+hooks: dict[str, Callable[..., object]]
 
 def delivering() -> bool: ...
 def enter_thread() -> None: ...

@@ -83,6 +83,9 @@ def forget_threads() -> None:
 
 # --------------------------------------------------------------- drain loop
 
+hooks = {}
+"""Filled from above: ``message(text)`` hears what libca prints, ``exception(status, op, name, text)`` its exceptions."""
+
 def drain(Context context, int limit=1000) -> int:
     """Deliver what waits in the lane, oldest first, at most `limit` notes; how many there were."""
     cdef ex_taken t
@@ -134,14 +137,19 @@ cdef int log_note(int level, const char *text) except -1:
     cdef bytes raw = text
     cdef str name = raw.decode("utf-8", "backslashreplace")
     raw = text + len(raw) + 1
-    parts = raw.decode("utf-8", "backslashreplace").split("\t", 2)
+    cdef str whole = raw.decode("utf-8", "backslashreplace")
+    parts = whole.split("\t", 2)
     where, what = libca_log, parts[len(parts) - 1]
     if len(parts) == 3 and parts[0].isdigit() and parts[1].isdigit():
+        if "exception" in hooks:
+            hooks["exception"](int(parts[0]), int(parts[1]), printable(name), printable(what))
         what = f"{message(int(parts[0]))}: {what}" if what.strip() else message(int(parts[0]))
         if parts[1] == "1":
             where, what = log, f"the server rejected a put: {what}"
     elif name:
         where = log                     # our own word about a PV: the first loss of a slow consumer
+    elif "message" in hooks:
+        hooks["message"]("\n".join([printable(line) for line in whole.split("\n")]))
     what = printable(what.strip())
     if what:
         where.log(level, "%s", f"'{printable(name)}': {what}" if name else what)
@@ -390,15 +398,11 @@ cdef class Face(Subscription):
             self.facts = facts
             self.fill_facts(self.now)
             self.text_due = True
-        if self.h != NULL and self.h.sub.arrivals != self.arrival:
+        if self.h != NULL and self.h.sub.arrivals != self.arrival and not self.context.lane.polled:
             b = self.newest(NULL)
             if b != NULL:
                 try:
-                    if b.arrival != self.arrival:
-                        self.arrival = b.arrival
-                        self.fill_value(self.now, b)
-                        self.now[CHID] = self.chid_number
-                        self.text_due = True
+                    self.arrived(b)
                 finally:
                     ex_block_unref(b)
         if self.core.control_stamp() != self.control_arrival:
@@ -408,6 +412,15 @@ cdef class Face(Subscription):
                 self.fill_control(self.now, control)
                 self.text_due = True
         return self.now
+
+    cdef int arrived(self, ex_block *b) except -1:
+        """An update that `now` may not have seen yet."""
+        if b.arrival != self.arrival:
+            self.arrival = b.arrival
+            self.fill_value(self.now, b)
+            self.now[CHID] = self.chid_number
+            self.text_due = True
+        return 0
 
     def args(self) -> dict:
         """The PV's ``_args``: one real dict, brought up to date; inside a callback of the PV, that of the event."""
@@ -485,6 +498,9 @@ cdef class Face(Subscription):
         pv = self.pv_ref()
         if pv is None:
             return 0
+        if self.context.lane.polled:        # nothing else brings a new value there
+            self.refresh()
+            self.arrived(b)
         callbacks = pv._callbacks           # without the property's call: this is done per event
         if not callbacks:
             return 0

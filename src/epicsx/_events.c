@@ -315,6 +315,17 @@ ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask)
     return s;
 }
 
+size_t ex_subs_of(ex_channel *ch)
+{
+    size_t n = 0;
+    ex_sub *s;
+    ex_lock(&ch->lane->lock);
+    for (s = ch->subs; s; s = s->next)
+        n += s->live != 0;
+    ex_unlock(&ch->lane->lock);
+    return n;
+}
+
 void ex_sub_leave(ex_sub *sub)
 {
     ex_lane *lane = sub->channel->lane;

@@ -26,5 +26,12 @@ def get_async(
     core: Core, dbr_type: int, count: int, timeout: Any, owner: Any, callback: Any, inbox: Any
 ) -> Request: ...
 def put_async(
-    core: Core, value: Any, timeout: Any, lenient: bool, callback: Any, owner: Any, inbox: Any
+    core: Core,
+    value: Any,
+    timeout: Any,
+    lenient: bool,
+    callback: Any,
+    owner: Any,
+    inbox: Any,
+    dbr_type: int = -2,
 ) -> Request: ...

@@ -12,11 +12,11 @@ import logging
 
 cimport cython
 from caerr cimport ECA_CHANDESTROY, ECA_DISCONN, ECA_NORMAL, ECA_TIMEOUT
-from epicsx._ca cimport (Core, deadline_of, end_if_closed, error_of, inbox_free, inbox_kill, inbox_new, inbox_take,
-                         request_due, request_end, request_free, request_new, request_route, send_get, send_put_wait,
+from epicsx._ca cimport (Core, deadline_of, end_if_closed, inbox_free, inbox_kill, inbox_new, inbox_take, request_due,
+                         request_end, request_free, request_new, request_route, send_get, send_put_wait,
                          slice_until, wait_some)
 from epicsx._dbr cimport Outgoing
-from epicsx._sample cimport sample_of
+from epicsx._sample cimport error_of, sample_of
 from epicsx_events cimport EX_BY_CLOSE, EX_BY_DEADLINE, EX_PENDING, EX_UP, ex_block_ref, ex_now, ex_request
 from libc.stdint cimport int64_t
 
@@ -44,7 +44,7 @@ cdef class Request:
         return "put" if self.is_put else "get"
 
     cdef object error(self):
-        return error_of(self.core, self.r, self.is_put, <double> (self.deadline - self.asked) * 1e-9)
+        return error_of(self.core.name, self.r, self.is_put, <double> (self.deadline - self.asked) * 1e-9)
 
     cdef object outcome(self):
         error = self.error()
@@ -143,7 +143,7 @@ def get_async(Core core, int dbr_type, unsigned long count, timeout, owner, call
     return launched(q, status, owner)
 
 
-def put_async(Core core, value, timeout, bint lenient, callback, owner, Inbox inbox) -> Request:
+def put_async(Core core, value, timeout, bint lenient, callback, owner, Inbox inbox, int dbr_type=-2) -> Request:
     """Send a put with completion to a connected channel; see ``Core.put_async``."""
     cdef Outgoing o
     cdef Request q
@@ -152,7 +152,7 @@ def put_async(Core core, value, timeout, bint lenient, callback, owner, Inbox in
     core.check()
     if core.ch.state != EX_UP:
         raise from_status(ECA_DISCONN, core.name, "put")
-    _keeper = core.encoded(value, lenient, &o, deadline)
+    _keeper = core.encoded(value, dbr_type, lenient, &o, deadline)
     q = launch(core, -1, True, owner, callback, inbox, deadline)
     with nogil:
         status = send_put_wait(q.r, o.dbr_type, o.count, o.data)

@@ -1,5 +1,5 @@
 # Blocks and samples, for the modules above.
-from epicsx_events cimport ex_block
+from epicsx_events cimport ex_block, ex_request
 
 
 cdef class Block:
@@ -17,6 +17,8 @@ cdef class Sample:
 cdef Sample sample_of(ex_block *b, str name, int native)    # takes over the reference
 cdef object value_of(ex_block *b, bint scalar)          # an array keeps the block alive
 cdef object pyepics_value(ex_block *b)                  # by pyepics' rules
+# None, or the exception that says how an ended request of that PV ended
+cdef object error_of(str name, ex_request *r, bint is_put, double seconds)
 
 # A caller's own buffer: take hold of `out` for values of that type, or raise; release it with PyBuffer_Release.
 cdef int out_buffer(object out, int dbr_type, str name, Py_buffer *buf) except -1

@@ -14,9 +14,12 @@ cimport cython
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 
 from epicsx._dbr cimport Header, decode_control, decode_value, element_size, native_of, read_header, unix_ns
-from epicsx_events cimport EX_HEADER, ex_block, ex_block_ref, ex_block_unref
+from caerr cimport ECA_CHANDESTROY, ECA_NORMAL
+from db_access cimport DBR_STSACK_STRING, dbr_stsack_string
+from epicsx_events cimport (EX_BY_CLOSE, EX_BY_DEADLINE, EX_BY_SHUTDOWN, EX_BY_SIZE, EX_HEADER, ex_block, ex_block_ref,
+                            ex_block_unref, ex_request)
 
-from epicsx.errors import BadTypeError
+from epicsx.errors import BadTypeError, BadValueError, DisconnectedError, from_status, timed_out
 
 
 @cython.final
@@ -42,7 +45,8 @@ cdef object pyepics_value(ex_block *b):
     """By pyepics' rule: bare where one element came, but CHAR and STRING arrays stay sequences; texts end stripped."""
     cdef int native = native_of(b.dbr_type)
     if native == 0:
-        found = value_of(b, b.scalar)
+        # what a record says of itself (STSACK, CLASS_NAME) is one text, however many elements it has
+        found = value_of(b, b.scalar or b.dbr_type >= DBR_STSACK_STRING)
         return found.rstrip() if isinstance(found, str) else [text.rstrip() for text in found]
     return value_of(b, b.scalar or native != 4)
 
@@ -63,6 +67,10 @@ cdef class Sample:
     def raw(self, scalar: bool):
         """The value by another rule: a bare int, float or str when `scalar` and one element came, else a sequence."""
         return self.raw_(scalar)
+
+    def plain(self):
+        """The value by pyepics' rule: bare where one element came, but CHAR and STRING arrays stay sequences."""
+        return self.array if self.array is not None else pyepics_value(self.b)
 
     @property
     def value(self):
@@ -100,6 +108,12 @@ cdef class Sample:
         return h.severity
 
     @property
+    def acknowledgement(self) -> tuple[int, int] | None:
+        """Whether a passing alarm must be acknowledged, and the severity to acknowledge; for STSACK_STRING alone."""
+        cdef const dbr_stsack_string *ack = <const dbr_stsack_string *> EX_HEADER(self.b)
+        return (ack.ackt, ack.acks) if self.b.dbr_type == DBR_STSACK_STRING else None
+
+    @property
     def count(self) -> int:
         """How many elements came."""
         return self.b.count
@@ -131,6 +145,26 @@ cdef Sample sample_of(ex_block *b, str name, int native):
     s.name = name
     s.native = native
     return s
+
+
+# ------------------------------------------------------ how a request ended
+
+cdef object error_of(str name, ex_request *r, bint is_put, double seconds):
+    """None, or the exception that says how an ended request ended."""
+    cdef str what = "put" if is_put else "get"
+    if r.reason == EX_BY_DEADLINE:
+        return timed_out(name, what, seconds, "the server has not answered")
+    if r.reason == EX_BY_CLOSE or r.reason == EX_BY_SHUTDOWN:
+        why = "the channel was closed" if r.reason == EX_BY_CLOSE else "Channel Access was shut down"
+        error = DisconnectedError(ECA_CHANDESTROY, f"{what} of '{name}' has no answer: {why}", name)
+        error.outcome_unknown = is_put
+        return error
+    if r.reason == EX_BY_SIZE:
+        return BadValueError(r.status, f"get of '{name}': the reply has more elements than out= holds "
+                             f"({r.out_count}); nothing was written", name)
+    if r.status != ECA_NORMAL:
+        return from_status(r.status, name, what, outcome_unknown=is_put)
+    return None
 
 
 # ------------------------------------------------------ a caller's own buffer
