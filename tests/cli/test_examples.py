@@ -74,6 +74,8 @@ def test_many_callbacks(on: str, own_ioc: Callable[..., SoftIOC]) -> None:
 def test_pool(ioc: SoftIOC, method: str) -> None:
     # pyepics' CAPool cannot be made under any Python that epicsx supports
     names = [ioc[f"bulk:{i:04d}"] for i in range(6)]
+    for i in range(6):  # another test may have written there
+        ioc.write(f"bulk:{i:04d}", i)
     out = run("epicsx", "pool.py", method, *names, env=ioc.env)
     for i, name in enumerate(names):
         assert re.search(rf"^  \d+: {name} = {i}\b", out, re.MULTILINE), out
