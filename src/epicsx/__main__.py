@@ -6,9 +6,12 @@ import sys
 
 from .cli import COMMANDS, main
 
-if __name__ == "__main__":
-    arguments = sys.argv[1:]
+
+def _command(arguments: list[str]) -> list[str]:
     first = arguments[0] if arguments else "-h"
-    if first not in COMMANDS and (first in ("-", "-m") or not first.startswith("-")):
-        arguments.insert(0, "run")
-    sys.exit(main(arguments))
+    script = first not in COMMANDS and (first in ("-", "-m") or not first.startswith("-"))
+    return ["run", *arguments] if script else arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main(_command(sys.argv[1:])))

@@ -1,7 +1,8 @@
 """Strict: what pyepics answers with None, -1, 0 or a printed line is a typed error instead, and nothing is printed.
 
 Each row of the tables is a call and a real failure: first with pyepics' answer, then strict with its error. A state
-that is asked for is no failure: `state`, `isConnected`, `field_type`, `host_name`, `wait_for_connection` answer as ever.
+that is asked for is no failure: `state`, `isConnected`, `field_type`, `host_name`, `wait_for_connection` answer as
+ever.
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ REFUSED: list[Row] = [
 WRONG: list[Row] = [
     ("ca.get_complete", lambda t: ca.get_complete(ca.create_channel(t["ao"], True)), None,
      ChannelAccessException),
-    ("PV.add_callback", lambda t: get_pv(t["ao"], connect=True).add_callback("no function"), None,
+    ("PV.add_callback", lambda t: get_pv(t["ao"], connect=True).add_callback(t.prefix),
+     None,
      BadTypeError),
     ("caput type", lambda t: caput(t["ao"], object()), RAISES, BadTypeError),
     ("caput value", lambda t: caput(t["mbbo"], "no such state"), RAISES, BadValueError),
