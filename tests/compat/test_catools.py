@@ -169,7 +169,7 @@ def test_failures_are_raised_or_given_back(ioc: SoftIOC) -> None:
     with pytest.raises(ca_nothing, match="no read access"):
         caget(ioc["noaccess"])
     assert not caput(ioc["readonly"], 1, throw=False)
-    with pytest.raises(ca_nothing, match="has no state .Nine."):
+    with pytest.raises(ca_nothing, match=r"has no state .Nine."):
         caput(ioc["mbbo"], "Nine")
     with pytest.raises(ca_nothing):
         caput(ioc["longout"], "many")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from oracle import report  # noqa: E402
-from oracle.compare import judge, read_list  # noqa: E402
-from oracle.runner import oracle_ioc, run, scripts  # noqa: E402
+from oracle import report
+from oracle.compare import judge, read_list
+from oracle.runner import oracle_ioc, run, scripts
 
 
 def main() -> int:

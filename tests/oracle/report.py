@@ -24,9 +24,9 @@ def rows(verdicts: list[Verdict]) -> list[tuple[str, str, int, int, int, int]]:
 
 def totals(verdicts: list[Verdict]) -> tuple[int, int, int, int]:
     """Compared, same, listed, unexplained."""
-    table = rows(verdicts)
+    cells = [row[2:5] for row in rows(verdicts)]
     stale = sum(len(verdict.stale) for verdict in verdicts)
-    n, same, listed = (sum(row[i] for row in table) for i in (2, 3, 4))
+    n, same, listed = (sum(row[i] for row in cells) for i in (0, 1, 2))
     wrong = sum(len(verdict.unlisted) for verdict in verdicts) + stale
     return n, same, listed, wrong
 
@@ -47,12 +47,13 @@ def table(verdicts: list[Verdict]) -> str:
 
 _INTRO = """# Parity with pyepics
 
-The oracle runs the same scripts under pyepics 3.5.10 and under epicsx, each in its own process, against one soft IOC. It compares values,
-types, dtypes, texts, exceptions, warnings, printed output, callback keywords and callback order. This page is written by
-`make parity` and has the whole result: how much was compared, and every difference with its reason.
+The oracle runs the same scripts under pyepics 3.5.10 and under epicsx, each in its own process, against one soft IOC.
+It compares values, types, dtypes, texts, exceptions, warnings, printed output, callback keywords and callback order.
+This page is written by `make parity` and has the whole result: how much was compared, and every difference with its
+reason.
 
-Addresses, ports, prefixes and the time of day are shown as words (`P:`, `PORT`, `TIME`). An exception stands by the builtin, or
-pyepics' own class, that it is. `S:` are records that both clients read.
+Addresses, ports, prefixes and the time of day are shown as words (`P:`, `PORT`, `TIME`). An exception stands by the
+builtin, or pyepics' own class, that it is. `S:` are records that both clients read.
 """
 
 
@@ -62,8 +63,7 @@ def page(verdicts: list[Verdict], known: list[Difference]) -> str:
     marks = read_marks()
     lines = [
         _INTRO,
-        f"{n} observations compared; {same} are the same, {listed} differ for the {len(known)} reasons below, "
-        "none without a reason.\n",
+        f"{n} observations compared; {same} are the same, {listed} differ for the {len(known)} reasons below.\n",
         "## What was compared\n",
         "| script | step | compared | same | listed |",
         "| --- | --- | ---: | ---: | ---: |",

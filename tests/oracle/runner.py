@@ -23,10 +23,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from oracle.steps import Told
 from support.records import ELEMENT_TYPES, access_security, latin1, waveform, waveforms
 
 from epicsx.testing import SoftIOC
+from oracle.steps import Told
 
 HERE = Path(__file__).parent
 SCRIPTS = HERE / "scripts"
@@ -74,7 +74,7 @@ class _Client:
         own = ioc.prefix + SETS[FACES.index(face)]
         command = [sys.executable, "-X", "faulthandler", str(HERE / "client.py"), face]
         command += [str(SCRIPTS / f"{script}.py"), own, ioc.prefix + SETS[2], *names]
-        self.errors: IO[bytes] = tempfile.TemporaryFile()
+        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._complaint = ""
         environment = {**os.environ, **ioc.env, "PYTHONDONTWRITEBYTECODE": "1"}
         self.popen = subprocess.Popen(

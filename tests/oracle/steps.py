@@ -247,7 +247,7 @@ class Lab:
         self._labels: set[str] = set()
         self.describe = Describer({own: "P:", shared: "S:"})
         self.aside = Aside(self.describe)
-        # With its last channel libca closes a circuit, and a search that is answered meanwhile may have to wait seconds.
+        # With its last channel libca closes a circuit, and a search answered meanwhile may have to wait seconds.
         self._anchor = epics.ca.create_channel(f"{shared}anchor", connect=True)
 
     def p(self, name: str) -> str:

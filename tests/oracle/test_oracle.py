@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from oracle.compare import BadEntry, Difference, judge, parse, read_list, read_marks
-from oracle.runner import oracle_ioc, run, scripts
 
 from epicsx.testing import SoftIOC
+from oracle.compare import BadEntry, Difference, judge, parse, read_list, read_marks
+from oracle.runner import oracle_ioc, run, scripts
 
 
 @pytest.fixture
