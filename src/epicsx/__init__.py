@@ -28,13 +28,20 @@ for _module, _names in {
     "errors": "AccessError BadTypeError BadValueError CAError CASeverityException CATimeoutError "
     "ChannelAccessException ChannelAccessGetFailure DisconnectedError PutError ServerError",
     "pv": "PV get_pv",
+    "alarm": "Alarm",
+    "device": "Device",
+    "motor": "Motor",
+    "multiproc": "CAPool CAProcess",
     "functional": "NO_ALARM MINOR_ALARM MAJOR_ALARM INVALID_ALARM _PVmonitors_ caget caget_many "
     "cainfo camonitor camonitor_clear caput caput_many poll",
 }.items():
     for _name in _names.split():
         _NAMES[_name] = _module
 
-_MODULES = ("ca", "dbr", "enums", "errors", "functional", "pv", "testing", "utils")
+_MODULES = (
+    *("alarm", "autosave", "ca", "compat", "dbr", "device", "devices", "enums", "errors"),
+    *("functional", "motor", "multiproc", "pv", "testing", "utils"),
+)
 
 __all__ = sorted(name for name in _NAMES if not name.startswith("_"))
 

@@ -1,8 +1,15 @@
+from . import alarm as alarm
+from . import autosave as autosave
 from . import ca as ca
+from . import compat as compat
 from . import dbr as dbr
+from . import device as device
+from . import devices as devices
 from . import enums as enums
 from . import errors as errors
 from . import functional as functional
+from . import motor as motor
+from . import multiproc as multiproc
 from . import pv as pv
 from . import testing as testing
 from . import utils as utils
@@ -20,10 +27,12 @@ from ._request import Request as Request
 from ._sample import Sample as Sample
 from ._texts import strict as strict
 from ._version import __version__ as __version__
+from .alarm import Alarm as Alarm
 from .compat import install_as_epics as install_as_epics
 from .counts import ChannelStats as ChannelStats
 from .counts import Counts as Counts
 from .counts import PVStats as PVStats
+from .device import Device as Device
 from .enums import DBE as DBE
 from .enums import DBR as DBR
 from .enums import ECA as ECA
@@ -54,6 +63,9 @@ from .functional import camonitor_clear as camonitor_clear
 from .functional import caput as caput
 from .functional import caput_many as caput_many
 from .functional import poll as poll
+from .motor import Motor as Motor
+from .multiproc import CAPool as CAPool
+from .multiproc import CAProcess as CAProcess
 from .pv import PV as PV
 from .pv import get_pv as get_pv
 
@@ -68,9 +80,12 @@ __all__ = [
     "PV",
     "Access",
     "AccessError",
+    "Alarm",
     "BadTypeError",
     "BadValueError",
     "CAError",
+    "CAPool",
+    "CAProcess",
     "CASeverityException",
     "CATimeoutError",
     "Channel",
@@ -79,7 +94,9 @@ __all__ = [
     "ChannelStats",
     "Control",
     "Counts",
+    "Device",
     "DisconnectedError",
+    "Motor",
     "PVStats",
     "PutError",
     "Request",
