@@ -24,8 +24,9 @@ CFLAGS_TEST ?= -std=gnu11 -g -O1 -Wall -Wextra -fno-omit-frame-pointer
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+PARITY_ARGS ?=
 
-.PHONY: help demo test ctest bench lint types docs wheel clean install
+.PHONY: help demo test ctest parity bench lint types docs wheel clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the verbs
@@ -39,6 +40,9 @@ test: $(INSTALLED) ctest  ## the C unit tests, then pytest
 
 ctest: $(CTESTS)
 	@for t in $(CTESTS); do echo "$$t"; "$$t" || exit 1; done
+
+parity: $(INSTALLED)  ## one script under pyepics and under epicsx, each difference explained: docs/parity.md
+	$(PY) -m tests.oracle $(PARITY_ARGS)
 
 bench: $(INSTALLED)  ## the rows of the budget: C, pyepics and epicsx, interleaved
 	$(PIP) install -q 'epicsx[bench]'

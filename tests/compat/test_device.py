@@ -66,10 +66,10 @@ def test_by_attribute_and_by_name(ioc: SoftIOC) -> None:
 
 
 def test_attributes_given_at_first_connect_together(ioc: SoftIOC) -> None:
-    names = [f"bulk:{i:04d}" for i in range(200)]
+    names = [f"bulk:{i:04d}" for i in range(100, 300)]
     dev = Device(ioc.prefix, attrs=names, timeout=3.0)
     assert all(dev._pvs[name].connection_timeout == 3.0 for name in names)
-    assert [dev.get_all()[name] for name in names] == list(range(200))
+    assert [dev.get_all()[name] for name in names] == list(range(100, 300))
     assert (dev._prefix, dev._delim, dev._init, dev._mutable) == (ioc.prefix, "", True, True)
     assert dev._aliases == {}
     assert set(Device._nonpvs) <= set(dev._nonpvs)

@@ -146,11 +146,11 @@ class PV(pv.PV):
         self, callback: Callable[..., Any] | None = None, kw: dict[str, Any] | None = None
     ) -> None:
         """Have ``check_monitor`` tell of updates from now on, and `callback` called, if there is one."""
-        self.auto_monitor = True
         self._news = False
         super().add_callback(self._note, index=0, with_ctrlvars=False)
         if callback is not None:
             self.add_callback(callback, **(kw or {}))
+        self.auto_monitor = True  # last, so that the first update finds them
 
     def _note(self, **_: Any) -> None:
         self._news = True
