@@ -36,6 +36,7 @@ from epicsx.compat.catools import (
     caput,
     connect,
 )
+from epicsx.enums import Severity
 from epicsx.testing import SoftIOC
 
 
@@ -124,7 +125,8 @@ def test_caget_arrays(ioc: SoftIOC) -> None:
     assert type(found) is ca_array
     assert type(+found) is np.ndarray
     np.testing.assert_array_equal(found, np.arange(10.0))
-    assert (found.element_count, found.ok, found.severity) == (16, True, 3)
+    severity = Severity[ioc.read("wf:double:n.SEVR")]
+    assert (found.element_count, found.ok, found.severity) == (16, True, severity)
     assert len(caget(ioc["wf:double:n"], count=3)) == 3
     assert len(caget(ioc["wf:double:n"], count=-1)) == 16
     assert caget(ioc["wf:double:n"], count=1).shape == (1,)
