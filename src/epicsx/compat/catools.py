@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from .. import _bulk, _ca, functional
+from .. import _ca, _channel, functional
 from .. import dbr as _dbr
 from ..enums import DBR, ECA
 from ..errors import BadTypeError, BadValueError, CAError, CATimeoutError
@@ -302,26 +302,31 @@ def _many(
     one = isinstance(pvs, str)
     deadline = _deadline(timeout)
     cores = functional._many([pvs] if one else list(pvs))
-    missing = set(_bulk.connect_all(list(dict.fromkeys(cores)), _left(deadline)))
-    if missing and throw:
-        raise _not_connected(next(core.name for core in cores if core in missing))
-    found: list[Any] = []
-    for i, core in enumerate(cores):
-        try:
-            found.append(_not_connected(core.name) if core in missing else ask(i, core, deadline))
-        except (CAError, TypeError, ValueError) as error:
-            found.append(_nothing(error, core.name))
-    for i, core in enumerate(cores):
-        request = found[i]
-        if not isinstance(request, ca_nothing):
+
+    def act(ready: list[int], _: float | None) -> list[Any]:
+        sent: list[Any] = []
+        for i in ready:
             try:
-                answer = None if request is None else request.result(_left(deadline))
-                found[i] = made(answer, core)
-                continue
-            except CAError as error:
-                found[i] = _nothing(error, core.name)
-        if throw:
-            raise found[i]
+                sent.append(ask(i, cores[i], deadline))
+            except (CAError, TypeError, ValueError) as error:
+                sent.append(_nothing(error, cores[i].name))
+        return [ended(cores[i], request) for i, request in zip(ready, sent, strict=True)]
+
+    def ended(core: Core, request: Any) -> Any:
+        if isinstance(request, ca_nothing):
+            return request
+        try:
+            return made(None if request is None else request.result(_left(deadline)), core)
+        except CAError as error:
+            return _nothing(error, core.name)
+
+    # A name that nobody has leaves the others their time.
+    found = _channel._as_connected(cores, _left(deadline), "catools", act)
+    for i, result in enumerate(found):
+        if isinstance(result, CAError):
+            found[i] = result = _not_connected(cores[i].name)
+        if throw and isinstance(result, ca_nothing) and not result.ok:
+            raise result
     return found[0] if one else found
 
 
