@@ -22,12 +22,12 @@ if str(_HERE) not in sys.path:  # for `from support import ...`
 
 from support import access_security, core_database, wait_until  # noqa: E402
 
-from epicsx.testing import Loopback, Repeater, SoftIOC  # noqa: E402
+from epicsx.testing import Loopback, MotorIOC, Repeater, SoftIOC  # noqa: E402
 from epicsx.testing import free_port as _free_port  # noqa: E402
 from epicsx.testing.softioc import Database  # noqa: E402
 
 SPARE_PORTS = 3
-LOOPBACK = Loopback(spare=SPARE_PORTS)
+LOOPBACK = Loopback(spare=SPARE_PORTS + 1)  # the last one is that of the motors
 LOOPBACK.apply()
 # What a test may set for itself must not come in from outside.
 for _name in (
@@ -82,10 +82,24 @@ def ioc() -> Iterator[SoftIOC]:
         yield started
 
 
+@pytest.fixture(scope="session")
+def motors() -> Iterator[MotorIOC]:
+    """Give simulated motor records, `m1` `m2` `m3`; `m1` has a record m1_able. Leave them where you like."""
+    pytest.importorskip("caproto")
+    able = {"value": 0, "states": ["Enable", "Disable"]}
+    with MotorIOC(
+        {name: {"VELO": 100.0} for name in ("m1", "m2", "m3")},
+        {"m1_able.VAL": able, "ao": 1.0, "ao.RTYP": "ao"},
+        server_port=LOOPBACK.spare_ports[SPARE_PORTS],
+        repeater_port=LOOPBACK.repeater_port,
+    ) as started:
+        yield started
+
+
 @pytest.fixture
 def spare_ioc() -> Iterator[Callable[..., SoftIOC]]:
     """Give a function that starts an IOC this process can see and may kill; three at a time."""
-    ports = list(LOOPBACK.spare_ports)
+    ports = list(LOOPBACK.spare_ports[:SPARE_PORTS])
     started: list[SoftIOC] = []
 
     def start(

@@ -55,8 +55,8 @@ _TABLE = """#  field               value                 PV name
 #------------------------------------------------------------"""
 
 
-class MotorException(Exception):
-    """Something is wrong with a motor."""
+class _WithMessage(Exception):
+    """An exception that has its text as ``msg``."""
 
     def __init__(self, msg: Any, *args: Any) -> None:
         super().__init__(msg, *args)
@@ -66,11 +66,12 @@ class MotorException(Exception):
         return str(self.msg)
 
 
-class MotorLimitException(Exception):
-    """A motor is at a limit."""
+class MotorException(_WithMessage):
+    """Something is wrong with a motor."""
 
-    __init__ = MotorException.__init__
-    __str__ = MotorException.__str__
+
+class MotorLimitException(_WithMessage):
+    """A motor is at a limit."""
 
 
 class MotorAttributeError(MotorException, AttributeError):
@@ -151,7 +152,7 @@ class Motor(device.Device):
             ("HLS", "High hard limit violation"),
             ("LLS", "Low  hard limit violation"),
         ):
-            if self.get(field) != 0:
+            if self._now(field) != 0:
                 raise MotorLimitException(text)
 
     def within_limits(self, val: float, dial: bool = False) -> bool:
@@ -159,11 +160,15 @@ class Motor(device.Device):
         low, high = ("DLLM", "DHLM") if dial else ("LLM", "HLM")
         return bool(self.get(low) <= val <= self.get(high))
 
+    def _now(self, field: str) -> Any:
+        """A field as the server has it now: the monitors may be behind a put that has just completed."""
+        return self.PV(field).get(use_monitor=False)
+
     def _at_limit(self) -> str:
         """``'soft'`` or ``'hard'``, or ``''`` if it is at no limit."""
-        if self.get("LVIO") == 1:
+        if self._now("LVIO") == 1:
             return "soft"
-        return "hard" if 1 in (self.get("HLS"), self.get("LLS")) else ""
+        return "hard" if 1 in (self._now("HLS"), self._now("LLS")) else ""
 
     # ------------------------------------------------------------------ moves
 
@@ -223,12 +228,12 @@ class Motor(device.Device):
         if not self.PV(drive).connected:
             return _UNCONNECTED
         if relative:
-            val += self.get(drive)
+            val += self._now(drive)
         if not ignore_limits and not step and not self.within_limits(val, dial=dial):
             return _OUTSIDE_LIMITS
         status = self.put(drive, val, wait=wait, timeout=timeout)
         if wait and status == -1:
-            return _TIMEOUT if self.get("DMOV") == 0 else _TIMEOUT_BUT_DONE
+            return _TIMEOUT if self._now("DMOV") == 0 else _TIMEOUT_BUT_DONE
         if status != 1:
             return _UNKNOWN if self.PV(drive, connect=False).connected else _UNCONNECTED
         if wait:

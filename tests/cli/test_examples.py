@@ -7,15 +7,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from support import start_python
-from support.pvset import PVSet
 
-from epicsx.testing import SoftIOC
-from epicsx.testing.ports import client_environment
+from epicsx.testing import MotorIOC, PVSet, SoftIOC
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -113,46 +110,16 @@ def test_scaler_count(on: str, free_port: Callable[[], int]) -> None:
     ]
 
 
-MOTORS = """
-from caproto.ioc_examples.fake_motor_record import FakeMotorIOC
-from caproto.server import run
-
-ioc = FakeMotorIOC(prefix="EX:")
-# as if it were beyond its limits, for ever, unless it begins otherwise
-ioc.motor3.motor.field_inst.limit_violation._data["value"] = 0
-ioc.motor3.defaults["velocity"] = 50.0
-
-async def ready(library):
-    print("ready", flush=True)
-
-run(ioc.pvdb, interfaces=["127.0.0.1"], startup_hook=ready)
-"""
-
-
-@pytest.fixture
-def motor(free_port: Callable[[], int]) -> Iterator[tuple[str, int]]:
-    """Give the name of a simulated motor record, and the port of its server on 127.0.0.1."""
-    pytest.importorskip("caproto")
-    port, repeater = free_port(), os.environ["EPICS_CA_REPEATER_PORT"]
-    environment = client_environment(port, int(repeater)) | {
-        "EPICS_CAS_INTF_ADDR_LIST": "127.0.0.1",
-        "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
-        "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
-        "EPICS_CAS_BEACON_PORT": repeater,
-    }
-    with start_python(MOTORS, env=environment) as server:
-        server.wait_line("ready")
-        yield "EX:mtr3", port
-
-
 @both
-def test_motor_scan(on: str, motor: tuple[str, int], ioc: SoftIOC) -> None:
-    name, port = motor
-    addresses = f"127.0.0.1:{port} 127.0.0.1:{ioc.env['EPICS_CA_SERVER_PORT']}"
-    out = run(
-        on, "motor_scan.py", name, ioc["cnt:100hz"], 2, 4, 3,
-        env={**ioc.env, "EPICS_CA_ADDR_LIST": addresses},
-    )  # fmt: skip
+def test_motor_scan(on: str, ioc: SoftIOC) -> None:
+    pytest.importorskip("caproto")
+    repeater = int(os.environ["EPICS_CA_REPEATER_PORT"])
+    limits = {"VELO": 50.0, "DLLM": 0.0, "DHLM": 30.0}
+    with MotorIOC({"m3": limits}, repeater_port=repeater) as motors:
+        ports = (motors.server_port, ioc.server_port)
+        env = {**ioc.env, "EPICS_CA_ADDR_LIST": " ".join(f"127.0.0.1:{port}" for port in ports)}
+        out = run(on, "motor_scan.py", motors.name("m3"), ioc["cnt:100hz"], 2, 4, 3, env=env)
+        assert motors[motors.name("m3.RBV")] == 0
     assert "limits 0 to 30" in out
     rows = re.findall(r"^ +([\d.]+) +([\d.]+)$", out, re.MULTILINE)
     assert [float(position) for position, _ in rows] == [2.0, 3.0, 4.0]

@@ -7,12 +7,15 @@ Channel Access environment first.
 from __future__ import annotations
 
 from epicsx.testing.ports import Loopback, free_port
+from epicsx.testing.pvset import MotorIOC, PVSet
 from epicsx.testing.repeater import Repeater
 from epicsx.testing.softioc import Casr, SoftIOC, SoftIOCError, configure_environment
 
 __all__ = [
     "Casr",
     "Loopback",
+    "MotorIOC",
+    "PVSet",
     "Repeater",
     "SoftIOC",
     "SoftIOCError",

@@ -65,6 +65,11 @@ class SoftIOCError(RuntimeError):
     """The soft IOC could not be started, or did not do what it was asked."""
 
 
+def random_prefix() -> str:
+    """A prefix of record names, such that two test runs never meet."""
+    return f"T{_random.randrange(36**6):X}:"
+
+
 @dataclass(frozen=True)
 class Casr:
     """What the IOC's CA server counts, from its shell command `casr 3`.
@@ -154,7 +159,7 @@ class SoftIOC:
     ) -> None:
         self.macros: dict[str, str] = dict(macros or {})
         if prefix is None:
-            prefix = self.macros.get("P") or f"T{_random.randrange(36**6):X}:"
+            prefix = self.macros.get("P") or random_prefix()
         #: What every record name of this IOC begins with.
         self.prefix: str = prefix
         self.macros["P"] = prefix

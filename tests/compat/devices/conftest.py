@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from support import run_python
-from support.pvset import PVSet
+
+from epicsx.testing import PVSet
 
 Outcome = tuple[list[str], list[tuple[str, Any]], dict[str, Any]]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from support import wait_until
-from support.pvset import PVSet
 
 from epicsx.devices import (
     AD_Camera,
@@ -17,6 +16,7 @@ from epicsx.devices import (
     AD_PerkinElmer,
 )
 from epicsx.devices.ad_base import AD_Base
+from epicsx.testing import PVSet
 
 TEXTS = ("FilePath", "FileName", "FileTemplate", "FullFileName", "WriteMessage", "NDArrayPort")
 ON_OFF = {"value": 0, "states": ["Done", "Acquire"]}

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from support import wait_until
-from support.pvset import PVSet
 
 from epicsx.devices import DXP, MCA, ROI, Mca, MultiXMAP
 from epicsx.devices.mca import MAX_ROIS
+from epicsx.testing import PVSet
 
 SPECTRUM = [2] * 20 + [12] * 5 + [2] * 15
 # Offset, slope and quadratic term of the two MCAs.

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from support import wait_until
-from support.pvset import PVSet
 
 from epicsx.devices import Scaler
+from epicsx.testing import PVSet
 
 PVS = {
     "DEV:sc.RTYP": "scaler",

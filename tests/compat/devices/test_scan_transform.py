@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from support import wait_until
-from support.pvset import PVSet
 
 import epicsx
 from epicsx.devices import Scan, Transform
 from epicsx.devices.scan import NUM_DETECTORS, NUM_POSITIONERS, NUM_TRIGGERS, ScanException
 from epicsx.errors import BadValueError
+from epicsx.testing import PVSet
 
 
 def _positioner(i: int) -> dict[str, Any]:

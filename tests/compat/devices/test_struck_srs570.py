@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from support import wait_until
-from support.pvset import PVSet
 
 import epicsx
 from epicsx.devices import MCA, SRS570, Struck
 from epicsx.devices.srs570 import VALID_STEPS, VALID_UNITS
 from epicsx.errors import BadValueError
+from epicsx.testing import PVSet
 
 NCHAN = 3
 SPECTRA = {1: [50_000, 100_000, 150_025, 7], 2: [1, 2, 3], 3: [0, 0, 0, 0]}

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from support import wait_until
-from support.pvset import PVSet
 
 from epicsx.devices.ad_mca import ADMCA, ADMCAROI, MAX_CHAN, MAX_ROIS
 from epicsx.devices.xspress3 import Xspress3, Xspress310
+from epicsx.testing import PVSet
 
 NMCA = 2
 SPECTRUM = [2] * 20 + [12] * 5 + [2] * 15

@@ -1,4 +1,4 @@
-"""The server of `support.pvset`: ``python _pvset_main.py``, told what to serve and asked what it sees by lines of JSON.
+"""The server of `epicsx.testing.PVSet`: a program that is told what to serve, and asked what it sees, by lines of JSON.
 
 The first line is the table of PVs. Each further line is a request, ``[name of a method, arguments...]``, answered by
 a line of JSON. It ends with its standard input.
@@ -19,6 +19,7 @@ from caproto import (
     ChannelString,
     ChannelType,
 )
+from caproto._data import CannotExceedLimits
 from caproto.asyncio.server import Context
 
 LOOPBACK = "127.0.0.1"
@@ -66,18 +67,28 @@ class Server:
             options["max_length"] = size or len(value)
 
         class Served(base):  # type: ignore[misc, valid-type, unused-ignore]
+            async def verify_value(self, data: Any) -> Any:
+                try:
+                    return await super().verify_value(data)
+                except CannotExceedLimits:
+                    return data  # shown, as records show theirs; who serves decides what they do
+
             async def write_from_dbr(self, *args: Any, **kwds: Any) -> Any:
                 done = await super().write_from_dbr(*args, **kwds)
                 server.puts.append([name, server.value(name)])
-                readback = server.channels.get(f"{name}_RBV")
-                if readback is not None:
-                    await readback.write(self.value)
+                await server.on_put(name)
                 if returns is not None and server.value(name) != server.first[name]:
                     await asyncio.sleep(returns)
                     await server.write(name, server.first[name])
                 return done
 
         return Served(**options)
+
+    async def on_put(self, name: str) -> None:
+        """What a client's put does beside; the put completes when this has returned."""
+        readback = self.channels.get(f"{name}_RBV")
+        if readback is not None:
+            await readback.write(self.channels[name].value)
 
     def value(self, name: str) -> Any:
         channel = self.channels[name]

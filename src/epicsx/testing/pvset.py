@@ -6,6 +6,7 @@ what was put, and ``X_RBV``, if there is one, what was put to ``X``.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -14,12 +15,14 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from epicsx.testing.ports import FOREIGN_VARIABLES, LOOPBACK, client_environment
+from epicsx.testing.ports import FOREIGN_VARIABLES, LOOPBACK, client_environment, free_port
+from epicsx.testing.repeater import Repeater
+from epicsx.testing.softioc import SoftIOCError, random_prefix
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_pvset_main.py")
+_HERE = os.path.dirname(os.path.abspath(__file__))
 _TIMEOUT = 20.0  # seconds until the server is ended because it does not answer
 
 
@@ -32,11 +35,30 @@ class PVSet:
         Name -> value at first, or ``{"value": ..., "states": [...]}`` for an enum, ``"size"`` for an array or a text of
         up to so many elements, ``"returns"`` for one that takes so many seconds to go back to that value after a put,
         which completes then.
-    server_port, repeater_port : int
-        Ports on 127.0.0.1.
+    server_port : int, optional
+        TCP and UDP port of the server on 127.0.0.1; by default a free one.
+    repeater_port : int, optional
+        Port of a CA repeater that exists; by default the server brings one, on a free port.
     """
 
-    def __init__(self, pvs: Mapping[str, Any], *, server_port: int, repeater_port: int) -> None:
+    _main = "_pvset_main.py"  # the program of the subprocess, a file beside this one
+
+    def __init__(
+        self,
+        pvs: Mapping[str, Any],
+        *,
+        server_port: int | None = None,
+        repeater_port: int | None = None,
+    ) -> None:
+        if importlib.util.find_spec("caproto") is None:
+            raise SoftIOCError("this server needs caproto: pip install epicsx[test]")
+        self._repeater = None
+        if repeater_port is None:
+            repeater_port = free_port()
+            self._repeater = Repeater(repeater_port).start()
+        server_port = server_port or free_port()
+        #: TCP and UDP port of the server on 127.0.0.1.
+        self.server_port: int = server_port
         self._lock = threading.Lock()
         #: What a client in another process needs to see this server.
         self.env = client_environment(server_port, repeater_port)
@@ -48,15 +70,19 @@ class PVSet:
             "EPICS_CAS_BEACON_PORT": str(repeater_port),
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-u", _MAIN],
+            [sys.executable, "-u", os.path.join(_HERE, self._main)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
             text=True,
         )
-        if self._exchange(dict(pvs)) != "ready":
+        if self._exchange(self._told(pvs)) != "ready":
             self.stop()
             raise RuntimeError("the server of the PVs did not start")
+
+    def _told(self, pvs: Mapping[str, Any]) -> Any:
+        """What the program of the subprocess wants to know first."""
+        return dict(pvs)
 
     def _exchange(self, line: Any) -> str:
         assert self._process.stdin is not None
@@ -112,9 +138,66 @@ class PVSet:
             process.wait(10.0)
         if process.stdout is not None:
             process.stdout.close()
+        if self._repeater is not None:
+            self._repeater.stop()
+            self._repeater = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
+
+
+class MotorIOC(PVSet):
+    """Motor records that move, in a subprocess: EPICS base has none, so caproto serves them.
+
+    A record has about 100 fields, by the names and with the menus of the motor record. It moves with VELO, the put that
+    began a move completes at its end; limits, STOP, SPMG, tweaks, jogs, homing, SET, OFF and DIR do what they do there.
+    There is no acceleration, no backlash and no retry.
+
+    Parameters
+    ----------
+    motors : str, or mapping of str to mapping
+        Names of records, by spaces; or the fields' first values for each: ``{"m1": {"VELO": 50.0, "EGU": "deg"}}``.
+    pvs : mapping, optional
+        Further PVs, as of `PVSet`.
+    prefix : str, optional
+        What all names begin with; random by default.
+    server_port, repeater_port
+        As of `PVSet`.
+
+    Examples
+    --------
+    >>> with MotorIOC("m1") as ioc:
+    ...     ioc.name("m1"), ioc.read(ioc.name("m1.RBV"))
+    """
+
+    _main = "_motor_main.py"
+
+    def __init__(
+        self,
+        motors: str | Mapping[str, Mapping[str, Any]],
+        pvs: Mapping[str, Any] | None = None,
+        *,
+        prefix: str | None = None,
+        server_port: int | None = None,
+        repeater_port: int | None = None,
+    ) -> None:
+        if isinstance(motors, str):
+            motors = {name: {} for name in motors.split()}
+        #: What every name begins with.
+        self.prefix: str = random_prefix() if prefix is None else prefix
+        self._motors = {self.name(name): dict(fields) for name, fields in motors.items()}
+        super().__init__(
+            {self.name(name): spec for name, spec in (pvs or {}).items()},
+            server_port=server_port,
+            repeater_port=repeater_port,
+        )
+
+    def name(self, name: str) -> str:
+        """The full name of a record or PV."""
+        return self.prefix + name
+
+    def _told(self, pvs: Mapping[str, Any]) -> Any:
+        return {"motors": self._motors, "pvs": dict(pvs)}
