@@ -26,6 +26,7 @@ def defaults() -> Iterator[None]:
 
 
 def test_get_and_put(ioc: SoftIOC) -> None:
+    ioc.write("double.PREC", 6)
     caput(ioc["double"], 2.5)
     assert caget(ioc["double"]) == 2.5
     assert caget(ioc["double"], req_type=0) == "2.500000"

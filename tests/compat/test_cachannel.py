@@ -38,6 +38,7 @@ Connect = Callable[[str], CaChannel]
 
 
 def test_the_calls_that_wait(ioc: SoftIOC, channel: Connect) -> None:
+    ioc.write("double.PREC", 6)
     double = channel("double")
     double.putw(12.5)
     assert double.getw() == 12.5
@@ -250,11 +251,11 @@ def test_epicspv(ioc: SoftIOC) -> None:
     assert (pv.callBack.pv_units, pv.callBack.pv_upctrllim) == ("mm", 100.0)
     pv.setMonitor()
     pv.setMonitor()
-    assert pv.checkMonitor() is False
     pv.putw(2.5, wait=True)
-    wait_until(pv.checkMonitor)
-    assert pv.callBack.pv_value == 2.5
+    wait_until(lambda: pv.callBack.pv_value == 2.5)
     assert pv.callBack.monitorState == 2
+    wait_until(lambda: pv.callBack.newMonitor == 1)
+    assert pv.checkMonitor() is True
     assert pv.checkMonitor() is False
     pv.clearMonitor()
     pv.putWait(3.5)
