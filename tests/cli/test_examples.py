@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from support import start_python
+from support.motors import motors
 from support.pvset import PVSet
 
 from epicsx.testing import SoftIOC
-from epicsx.testing.ports import client_environment
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -113,35 +112,12 @@ def test_scaler_count(on: str, free_port: Callable[[], int]) -> None:
     ]
 
 
-MOTORS = """
-from caproto.ioc_examples.fake_motor_record import FakeMotorIOC
-from caproto.server import run
-
-ioc = FakeMotorIOC(prefix="EX:")
-# as if it were beyond its limits, for ever, unless it begins otherwise
-ioc.motor3.motor.field_inst.limit_violation._data["value"] = 0
-ioc.motor3.defaults["velocity"] = 50.0
-
-async def ready(library):
-    print("ready", flush=True)
-
-run(ioc.pvdb, interfaces=["127.0.0.1"], startup_hook=ready)
-"""
-
-
 @pytest.fixture
 def motor(free_port: Callable[[], int]) -> Iterator[tuple[str, int]]:
     """Give the name of a simulated motor record, and the port of its server on 127.0.0.1."""
     pytest.importorskip("caproto")
-    port, repeater = free_port(), os.environ["EPICS_CA_REPEATER_PORT"]
-    environment = client_environment(port, int(repeater)) | {
-        "EPICS_CAS_INTF_ADDR_LIST": "127.0.0.1",
-        "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
-        "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
-        "EPICS_CAS_BEACON_PORT": repeater,
-    }
-    with start_python(MOTORS, env=environment) as server:
-        server.wait_line("ready")
+    port, repeater = free_port(), int(os.environ["EPICS_CA_REPEATER_PORT"])
+    with motors("EX:", server_port=port, repeater_port=repeater):
         yield "EX:mtr3", port
 
 
