@@ -47,6 +47,7 @@ class _CacheItem:
     def __init__(self, chid: Any, pvname: str, callbacks: Any = None, ts: float = 0) -> None:
         self._chid = chid
         self.pvname = pvname
+        self.key: Any = pvname
         self.context: int | None = None
         self.ts = ts
         self.failures = 0
@@ -84,7 +85,7 @@ class _CacheItem:
 
     @chid.setter
     def chid(self, chid: Any) -> None:
-        self._chid = chid
+        self._chid = dbr.chid_t(chid) if isinstance(chid, int) else chid
 
     @property
     def chid_int(self) -> int:
@@ -156,10 +157,16 @@ def to_int(chid: Any) -> int:
     return number
 
 
+def key_of(core: Core) -> str:
+    """Under what name the registry knows a channel: its own, and its priority if that is not the usual one."""
+    return f"{core.name} (priority {core.priority})" if core.priority else core.name
+
+
 def entry(context: int, name: str, core: Core, *, keep: bool = False) -> _CacheItem:
     """The registry's entry of that channel, made if there is none."""
+    key = key_of(core)
     with lock:
-        item = cache[context].get(name)
+        item = cache[context].get(key)
         if item is not None:
             known = item._core or item._weak()
             if known is core:
@@ -169,12 +176,13 @@ def entry(context: int, name: str, core: Core, *, keep: bool = False) -> _CacheI
             drop(item)
         item = _CacheItem(dbr.chid_t(next(_numbers)), name)
         item.context = context
+        item.key = key
         number = item.chid_int
         if keep:
             item.keep(core)
-        gone = _Gone(context, name, number)
+        gone = _Gone(context, key, number)
         item._weak = weakref.ref(core, gone)
-        cache[context][name] = by_number[number] = item
+        cache[context][key] = by_number[number] = item
         return item
 
 
@@ -202,8 +210,8 @@ def drop(item: _CacheItem) -> None:
     """Take an entry out of the registry."""
     by_number.pop(item.chid_int, None)
     names = cache.get(item.context or 0)
-    if names is not None and names.get(item.pvname) is item:
-        del names[item.pvname]
+    if names is not None and names.get(item.key) is item:
+        del names[item.key]
 
 
 def find(chid: Any, function: str = "") -> _CacheItem:

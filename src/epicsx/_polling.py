@@ -1,6 +1,9 @@
-"""``PREEMPTIVE_CALLBACK = False``: no delivering thread; callbacks run in the thread that polls or waits.
+"""Waiting as C programs do: for all that is under way, or for a time; and ``PREEMPTIVE_CALLBACK = False``.
 
-libca itself stays preemptive: values arrive and requests are answered whether anybody polls or not.
+Threads
+    With ``PREEMPTIVE_CALLBACK = False`` there is no delivering thread: callbacks run, and the values of PVs change, in
+    the thread that polls or waits. libca itself stays preemptive: connections are made and requests are answered
+    whether anybody polls or not.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import time
 from . import _ca
 from . import _dispatch as _dispatch  # fills the hook that is replaced here
 from ._deliver import delivering, drain, enter_thread, leave_thread
+from ._request import Request
+from .errors import CATimeoutError
 
 on = False
 """Whether this process polls."""
@@ -23,7 +28,32 @@ def begin() -> None:
     """Start no delivering thread, now or later."""
     global on
     on = True
-    _ca.hooks["start"] = lambda context: None
+    _ca.hooks["start"] = _start
+
+
+def _start(context: _ca.Context) -> None:
+    context.polled = True
+
+
+def under_way() -> list[Request]:
+    """The gets and the puts with completion that nobody waits for and that have not ended yet."""
+    if not _ca.started():
+        return []
+    return [r for r in list(_ca.context().pinned) if isinstance(r, Request) and not r.done()]
+
+
+def finish(timeout: float) -> bool:
+    """Wait up to `timeout` seconds for all requests that are under way; whether they have ended."""
+    until = time.monotonic() + timeout
+    for request in under_way():
+        try:
+            while on and not request.done() and time.monotonic() < until:
+                run(min(0.05, max(0.0, until - time.monotonic())))
+            request.exception(max(0.0, until - time.monotonic()))
+        except CATimeoutError:
+            return False
+    run()
+    return True
 
 
 def run(timeout: float = 0.0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
 import warnings
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from . import _polling, dbr
-from ._deliver import delivering
+from ._deliver import delivering, text_of
 from ._texts import failed, get_failure, get_timed_out, refused
 from .errors import (
     AccessError,
@@ -23,6 +24,7 @@ from .errors import (
     PutError,
     ServerError,
 )
+from .utils import bytes2str
 
 if TYPE_CHECKING:
     from ._ca import Core
@@ -37,16 +39,15 @@ _LIMITS = dbr.ctrl_limits
 
 def value_of(sample: Sample) -> Any:
     """The value by pyepics' rules: bare where one element came, but CHAR and STRING arrays stay sequences."""
-    native = dbr.native_type(sample.dbr_type)
-    if native == dbr.STRING:
-        found = sample.value
-        return found.rstrip() if isinstance(found, str) else [text.rstrip() for text in found]
-    return sample.value if native == dbr.CHAR else sample.raw(True)
+    if sample.dbr_type < dbr.STSACK_STRING:
+        return sample.plain()
+    found = sample.value  # what a record says of itself: one text, however many elements it has
+    return found[0] if isinstance(found, list) else found
 
 
 def as_ctypes(value: Any, ftype: int) -> Any:
     """An array as pyepics has it without numpy: a ctypes array with memory of its own."""
-    native = dbr.native_type(ftype)
+    native = dbr.base_type(ftype)
     if native == dbr.STRING or not hasattr(value, "__len__"):
         return value
     return (dbr.Map[native] * len(value)).from_buffer_copy(
@@ -66,14 +67,12 @@ def time_fields(sample: Sample) -> dict[str, Any]:
     }
 
 
-def control_fields(control: Control) -> dict[str, Any]:
-    """Control data by pyepics' names: only what the record's type has."""
-    found: dict[str, Any] = {}
-    if control.units is not None:
-        found.update({name: getattr(control, name) for name in _LIMITS})
-        found["units"] = control.units
-    if control.precision is not None:
-        found["precision"] = control.precision
+def control_fields(control: Control, alarm: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Control data, and an alarm among them, by pyepics' names and in its order: only what the type has."""
+    found = {
+        n: v for n in (*_LIMITS, "precision", "units") if (v := getattr(control, n)) is not None
+    }
+    found.update(alarm or {})
     if control.enum_strings:
         found["enum_strs"] = control.enum_strings
     return found
@@ -84,10 +83,85 @@ def metadata(sample: Sample) -> dict[str, Any]:
     ftype = sample.dbr_type
     if dbr.TIME_STRING <= ftype <= dbr.TIME_DOUBLE:
         return time_fields(sample)
-    control = sample.control
-    if control is None:
+    if ftype < dbr.STS_STRING or ftype == dbr.CLASS_NAME:
         return {}
-    return {"status": sample.status, "severity": sample.severity, **control_fields(control)}
+    found = {"status": sample.status, "severity": sample.severity}
+    if control := sample.control:
+        return control_fields(control, found)
+    if acknowledgement := sample.acknowledgement:
+        found["ackt"], found["acks"] = acknowledgement
+    return found
+
+
+def as_string(
+    value: Any, ftype: int, count: int, limit: int, names: Callable[[], tuple[str, ...] | None]
+) -> str:
+    """A value's text as pyepics makes it: characters of a CHAR array, an enum's state, the size of other arrays.
+
+    Parameters
+    ----------
+    count : int
+        The record's number of elements.
+    limit : int
+        A CHAR array of so many elements is no text any more.
+    names : callable
+        Gives the state names of an enum.
+    """
+    native = dbr.base_type(ftype)
+    if native == dbr.CHAR and hasattr(value, "__len__") and count < limit:
+        return str(text_of(value, native)).strip()
+    if native == dbr.ENUM and count == 1:
+        known = names() or ()
+        return str(known[value]) if 0 <= value < len(known) else str(value)
+    return f"<array count={count}, type={ftype}>" if count > 1 else str(value)
+
+
+def unpack(value: Any, ftype: int, n: int, count: int, as_numpy: bool) -> Any:
+    """A value, from the C array of native elements that ``dbr.cast_args`` gives; other values stay as they are.
+
+    Parameters
+    ----------
+    n : int
+        How many elements are wanted; 0: all there are.
+    count : int
+        The record's number of elements: where it is 1 the value is bare.
+    """
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        value = value[1]  # the header comes first
+    if not isinstance(value, ctypes.Array):
+        return value
+    n = min(n, len(value)) or len(value)
+    native = dbr.base_type(ftype)
+    if native == dbr.STRING:
+        texts = [bytes2str(element.value).rstrip() for element in value[:n]]
+        return texts[0] if n == count == 1 else texts
+    if n == 1 and not (native == dbr.CHAR and count > 1):
+        return value[0]
+    kind: Any = dbr.Map[native] * n
+    copy = kind.from_buffer_copy(value)
+    return numpy.ctypeslib.as_array(copy) if as_numpy else copy
+
+
+def unpack_metadata(ftype: int, header: Any) -> dict[str, Any]:
+    """What a C structure of ``dbr`` has beside its value, by pyepics' names."""
+    if dbr.TIME_STRING <= ftype <= dbr.TIME_DOUBLE:
+        return {
+            "status": header.status,
+            "severity": header.severity,
+            "timestamp": dbr.make_unixtime(header.stamp),
+            "posixseconds": header.stamp.secs + dbr.EPICS2UNIX_EPOCH,
+            "nanoseconds": header.stamp.nsec,
+        }
+    if ftype < dbr.STS_STRING:
+        return {}
+    names = (*_LIMITS, "precision", "units", "status", "severity", "ackt", "acks")
+    found = {name: getattr(header, name) for name in names if hasattr(header, name)}
+    if "units" in found:
+        found["units"] = bytes2str(found["units"])
+    states = getattr(header, "no_str", 0)
+    if states > 0:
+        found["enum_strs"] = tuple(bytes2str(text.value) for text in header.strs[:states])
+    return found
 
 
 def default_timeout(count: int) -> float:
@@ -115,7 +189,9 @@ def read(
     if timeout is None:
         timeout = default_timeout(core.count)
     try:
-        return core.get(dbr_type, count, timeout)
+        sample = core.get(dbr_type, count, timeout)
+        _polling.run()
+        return sample
     except CATimeoutError as error:
         failed(error, None)
         if warn:
@@ -143,10 +219,12 @@ def send_put(
     wait: bool,
     timeout: float | None,
     done: Callable[[], Any] | None = None,
+    dbr_type: int = -2,
 ) -> int | None:
     """Write as pyepics does: 1; -1 if the wait timed out; None, and an error logged, if it failed.
 
-    ``done()`` is called on the dispatcher when the record has finished, or failed to.
+    ``done()`` is called on the dispatcher when the record has finished, or failed to. The value is sent as the record's
+    own type, unless `dbr_type` is another native one or an acknowledgement of alarms.
     """
     if core.native_type == dbr.STRING:
         if core.count == 1:
@@ -155,7 +233,8 @@ def send_put(
             value = [value]  # one element, though the text may be empty
     try:
         if done is None:
-            core.put(value, wait, timeout, True)
+            core.put(value, wait, timeout, True, dbr_type=dbr_type)
+            _polling.run()
             return 1
         told = threading.Event()
 
@@ -168,7 +247,7 @@ def send_put(
             finally:
                 told.set()
 
-        request = core.put_async(value, None, True, finished)
+        request = core.put_async(value, None, True, finished, dbr_type=dbr_type)
         if wait:
             request.result(timeout)
             _polling.run()

@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as numpy
 
-from . import _ca, _chids, _polling, _texts, _values, dbr
+from . import _ca, _chids, _groups, _messages, _polling, _texts, _values, dbr
 from . import _dispatch as _dispatch  # the delivering threads
-from ._build_info import build_info
 from ._chids import _CacheItem as _CacheItem
-from ._deliver import delivering, text_of
+from ._deliver import delivering
 from ._texts import NOT_A_CHID, failed
 from .errors import CASeverityException as CASeverityException
 from .errors import (
@@ -40,6 +39,7 @@ from .errors import (
 )
 from .utils import IOENCODING as IOENCODING
 from .utils import bytes2str as bytes2str
+from .utils import clib_search_path as clib_search_path
 from .utils import str2bytes as str2bytes
 from .utils import strjoin as strjoin
 
@@ -81,6 +81,18 @@ DEFAULT_SUBSCRIPTION_MASK = dbr.DBE_VALUE | dbr.DBE_ALARM
 """Which changes are events unless told otherwise."""
 
 _LIBCA_FINALIZED = object()
+
+
+class _GetPending:
+    """pyepics' place-holder of a value that has not come; here for programs that compare with it."""
+
+    def __repr__(self) -> str:
+        return "GET_PENDING"
+
+
+Empty = _GetPending
+GET_PENDING = _GetPending()
+
 _BADTYPE = 114  # ECA_BADTYPE: libca refuses numbers beyond its types
 
 _cache = _chids.cache
@@ -102,46 +114,9 @@ def write(msg: str, newline: bool = True, flush: bool = True) -> None:
 # ------------------------------------------------------------------ start, end
 
 
-class _LibCA:
-    """Stands where pyepics has the loaded C library: C's names answer with epicsx's functions."""
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __repr__(self) -> str:
-        return f"<libca of epicsx, {find_libca()}>"
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        short = name.removeprefix("ca_")
-        if name in ("ca_pend_io", "ca_pend_event", "ca_poll", "ca_flush_io", "ca_test_io"):
-            found: Callable[..., Any] = globals()[short]
-            return found
-        if name in ("ca_version", "ca_message"):
-            text = globals()[short]
-            return lambda *args: str2bytes(text(*args))
-        if not name.startswith("ca_"):
-            raise AttributeError(f"libca has no {name!r}")
-
-        def refused(*args: Any) -> Any:
-            raise TypeError(
-                f"{name}: epicsx's channels and contexts are not libca's; use epicsx.ca.{short}"
-            )
-
-        return refused
-
-
 def find_lib(inp_lib_name: str = "ca") -> str:
     """The path of epicsx's own copy of a library of EPICS, ``'ca'`` or ``'Com'``."""
-    if "PYEPICS_LIBCA" in os.environ and not getattr(find_lib, "told", False):
-        find_lib.told = True  # type: ignore[attr-defined]
-        log.info("PYEPICS_LIBCA is not used: epicsx is linked with its own libca")
-    path = str(build_info().get("libca_path" if inp_lib_name == "ca" else "libcom_path") or "")
-    if not path and inp_lib_name != "ca":
-        folder, base = os.path.split(find_lib("ca"))
-        path = os.path.join(folder, base.replace("libca", "libCom", 1))
-    if not path:
-        raise ChannelAccessException("cannot find Epics CA DLL")
-    return path
+    return _messages.find_lib(inp_lib_name)
 
 
 def find_libca() -> str:
@@ -162,7 +137,7 @@ def initialize_libca() -> Any:
             if not PREEMPTIVE_CALLBACK and not _ca.started():
                 _polling.begin()
             _ca.context()
-            libca = _LibCA()
+            libca = _messages.LibCA(globals())
             initial_context = _new_context()
             _local.context = initial_context
     return libca
@@ -437,6 +412,7 @@ def _clear_everything() -> None:
     for item in list(_chid_cache.values()):
         _clear(item)
     _chids.forget()
+    _groups.forget()
     _many.clear()
 
 
@@ -472,6 +448,7 @@ def create_channel(
     connect: bool = False,
     auto_cb: bool = True,
     callback: Callable[..., Any] | None = None,
+    priority: int = 0,
 ) -> Any:
     """The id of the channel of that name in this thread's context; searching starts at once.
 
@@ -483,9 +460,11 @@ def create_channel(
         Not used.
     callback : callable
         ``callback(pvname=, chid=, conn=)`` at each change of the connection; at once if it is connected already.
+    priority : int, 0 to 99
+        A channel of another priority than 0 is one of its own, on a circuit that the server may serve first.
     """
     name = bytes2str(pvname)
-    item = _chids.entry(_context(), name, _ca.core(name), keep=True)
+    item = _chids.entry(_context(), name, _ca.core(name, priority), keep=True)
     if callback is not None and callback not in item.callbacks:
         item.listen()
         item.callbacks.append(callback)
@@ -631,10 +610,12 @@ def version() -> str:
 
 @withCA
 def pend_io(timeout: float = 1.0) -> int:
-    """Send what has been asked for. Reads of this module wait by themselves."""
+    """Send what has been asked for, and wait for it: ``ECA_NORMAL``; ``ECA_TIMEOUT`` after `timeout` seconds.
+
+    Waited for are the reads without ``wait`` and the writes with a callback. Other calls wait by themselves.
+    """
     _ca.context().flush()
-    _polling.run()
-    return dbr.ECA_NORMAL
+    return dbr.ECA_NORMAL if _polling.finish(timeout) else dbr.ECA_TIMEOUT
 
 
 @withCA
@@ -657,8 +638,45 @@ def poll(evt: float = 1.0e-5, iot: float = 1.0) -> int:
 
 @withCA
 def test_io() -> bool:
-    """Whether all that was asked for has been answered."""
-    return True
+    """Whether all that ``pend_io`` would wait for has been answered."""
+    _polling.run()
+    return not _polling.under_way()
+
+
+@withCA
+def replace_printf_handler(writer: Callable[..., Any] | None = None) -> int:
+    """Have ``writer(text)`` called for each message of libca, on the delivering thread; None is for silence.
+
+    The logger ``epicsx.libca`` gets them all the same.
+    """
+    _messages.replace_writer(writer)
+    return dbr.ECA_NORMAL
+
+
+@withCA
+def enable_ca_messages(writer: Any = "stderr") -> None:
+    """Have libca's messages written to ``'stderr'``, to ``'stdout'``, or by a function; None is for silence."""
+    replace_printf_handler(_messages.named_writer(writer))
+
+
+@withCA
+def disable_ca_messages() -> None:
+    """Have libca's messages written no more."""
+    replace_printf_handler(None)
+
+
+add_exception_event = withCA(_messages.add_exception_event)
+remove_exception_event = withCA(_messages.remove_exception_event)
+
+
+@withCA
+def client_status(context: Any, level: int, print_out: bool = True) -> Any:
+    """Print how Channel Access is doing; with `print_out` False give the text back. See ``_messages.status_text``."""
+    text = _messages.status_text(context, level)
+    if not print_out:
+        return text
+    write(text)
+    return dbr.ECA_NORMAL
 
 
 # --------------------------------------------------------------------- reading
@@ -669,8 +687,6 @@ def _type_asked(core: Core, ftype: int | None) -> int:
         return -2
     if not 0 <= ftype <= 38:
         raise CASeverityException("get", message(_BADTYPE), status=_BADTYPE)
-    if ftype not in dbr.Map:
-        raise ChannelAccessGetFailure(f"Get failed; unknown type: {ftype}", None, -1)
     return dbr.TIME_STRING if ftype == dbr.CTRL_STRING else ftype
 
 
@@ -780,15 +796,26 @@ def get_complete(
 
 def _as_string(val: Any, chid: Any, count: int, ftype: int) -> str:
     """A value as text: a CHAR array as characters, an enum by its state, other arrays by their size."""
-    native = dbr.native_type(ftype)
-    if native == dbr.CHAR and hasattr(val, "__len__") and count < AUTOMONITOR_MAXLENGTH:
-        return str(text_of(val, native)).strip()
-    if native == dbr.ENUM and count == 1:
-        names = get_enum_strings(chid) or ()
-        return str(names[val]) if 0 <= val < len(names) else str(val)
-    if count > 1:
-        return f"<array count={count}, type={ftype}>"
-    return str(val)
+    return _values.as_string(
+        val, ftype, count, AUTOMONITOR_MAXLENGTH, lambda: get_enum_strings(chid)
+    )
+
+
+def _unpack(
+    chid: Any, data: Any, count: int | None = None, ftype: int | None = None, as_numpy: bool = True
+) -> Any:
+    """A value from what ``sg_get`` gave, or from a C array of ``dbr.Map``; other values stay as they are.
+
+    Parameters
+    ----------
+    chid : chid or None
+        Its channel, from which `count` and `ftype` come where they are not given.
+    """
+    known = None if chid is None else _chids.find(chid).core
+    n = known.count if known is not None else 1
+    if ftype is None:
+        ftype = int(known.native_type) if known is not None else dbr.INT
+    return _values.unpack(data, ftype, count or 0, n, as_numpy and HAS_NUMPY)
 
 
 def _fields(chid: Any, use_ctrl: bool, timeout: float, warn: bool) -> dict[str, Any] | None:
@@ -852,15 +879,18 @@ def put(
     """Write a value: 1; -1 if waiting for its completion timed out; None, and an error logged, if it failed.
 
     ``callback(pvname=, data=callback_data)`` is called when the record has finished; the items of `callback_data` are
-    its keywords if it is a dict.
+    its keywords if it is a dict. `ftype` is the type to send it in: a native one, by default the channel's own, or
+    ``dbr.PUT_ACKT`` and ``dbr.PUT_ACKS``, which acknowledge alarms.
     """
     item = _chids.find(chid, "put")
     if not item.conn and not connect_channel(chid, timeout):
         text = _texts.connect_timed_out("put", item.pvname, timeout)
         raise ChannelAccessException(text, name=item.pvname)
-    return _values.send_put(
-        item.core, value, wait, timeout, put_callback(item.pvname, callback, callback_data)
-    )
+    told = put_callback(item.pvname, callback, callback_data)
+    asked = -2 if ftype is None else ftype
+    if not (-2 <= asked <= dbr.DOUBLE or asked in (dbr.PUT_ACKT, dbr.PUT_ACKS)):
+        raise CASeverityException("put", message(_BADTYPE), status=_BADTYPE, name=item.pvname)
+    return _values.send_put(item.core, value, wait, timeout, told, asked)
 
 
 def put_callback(
@@ -922,3 +952,35 @@ def clear_subscription(event_id: Any) -> int:
         raise ChannelAccessException(f"clear_subscription: {event_id!r} is not a subscription")
     event_id.close()
     return dbr.ECA_NORMAL
+
+
+# --------------------------------------------------------- synchronous groups
+
+
+sg_create = withCA(_groups.sg_create)
+sg_delete = withCA(_groups.sg_delete)
+sg_block = withCA(_groups.sg_block)
+sg_test = withCA(_groups.sg_test)
+sg_reset = withCA(_groups.sg_reset)
+
+
+def _in_group(function: str, chid: Any) -> _CacheItem:
+    if not isinstance(chid, dbr.chid_t):
+        raise ChannelAccessException(f"{NOT_A_CHID}!")
+    return _chids.find(chid, function)
+
+
+@withCA
+def sg_get(
+    gid: Any, chid: Any, ftype: int | None = None, as_numpy: bool = True, as_string: bool = True
+) -> Any:
+    """The value, read within a group, as text unless `as_string` is False; None if there is no answer in time."""
+    item = _in_group("sg_get", chid)
+    sample = _groups.get(gid, item.core, _type_asked(item.core, ftype), chid)
+    return None if sample is None else _answer(item, sample, as_string, as_numpy)["value"]
+
+
+@withCA
+def sg_put(gid: Any, chid: Any, value: Any) -> int:
+    """Write a value within a group; ``sg_block`` waits until the record has finished."""
+    return _groups.put(gid, _in_group("sg_put", chid).core, value)

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import functools as functools  # pyepics has it here too
 import os
+import platform as platform
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
+
+from .enums import Severity, Status
 
 HAS_NUMPY = True
 PY64_WINDOWS = os.name == "nt" and sys.maxsize > 2**32
@@ -30,8 +34,12 @@ CS_NEVER_SEARCH = 4
 
 STRING, INT, FLOAT, ENUM, CHAR, LONG, DOUBLE = range(7)
 SHORT = INT
+STS_STRING, STS_INT, STS_FLOAT, STS_ENUM, STS_CHAR, STS_LONG, STS_DOUBLE = range(7, 14)
+STS_SHORT = STS_INT
 TIME_STRING, TIME_INT, TIME_FLOAT, TIME_ENUM, TIME_CHAR, TIME_LONG, TIME_DOUBLE = range(14, 21)
 TIME_SHORT = TIME_INT
+GR_STRING, GR_INT, GR_FLOAT, GR_ENUM, GR_CHAR, GR_LONG, GR_DOUBLE = range(21, 28)
+GR_SHORT = GR_INT
 CTRL_STRING, CTRL_INT, CTRL_FLOAT, CTRL_ENUM, CTRL_CHAR, CTRL_LONG, CTRL_DOUBLE = range(28, 35)
 CTRL_SHORT = CTRL_INT
 PUT_ACKT = 35
@@ -146,6 +154,38 @@ ctrl_double = _structure(
     "ctrl_double", *_STAT_SEV, *_PRECISION, _UNITS, *_gen_ctrl_lims(double_t), ("value", double_t)
 )
 
+sts_string = _structure("sts_string", *_STAT_SEV, ("value", string_t))
+sts_short = _structure("sts_short", *_STAT_SEV, ("value", short_t))
+sts_float = _structure("sts_float", *_STAT_SEV, ("value", float_t))
+sts_enum = _structure("sts_enum", *_STAT_SEV, ("value", ushort_t))
+sts_char = _structure("sts_char", *_STAT_SEV, ("RISC_pad", ubyte_t), ("value", ubyte_t))
+sts_long = _structure("sts_long", *_STAT_SEV, ("value", int_t))
+sts_double = _structure("sts_double", *_STAT_SEV, ("RISC_pad", int_t), ("value", double_t))
+gr_short = _structure("gr_short", *_STAT_SEV, _UNITS, *_gen_ctrl_lims()[:6], ("value", short_t))
+gr_char = _structure(
+    "gr_char",
+    *_STAT_SEV,
+    _UNITS,
+    *_gen_ctrl_lims(ubyte_t)[:6],
+    ("RISC_pad", ubyte_t),
+    ("value", ubyte_t),
+)
+gr_long = _structure("gr_long", *_STAT_SEV, _UNITS, *_gen_ctrl_lims(int_t)[:6], ("value", int_t))
+gr_float = _structure(
+    "gr_float", *_STAT_SEV, *_PRECISION, _UNITS, *_gen_ctrl_lims(float_t)[:6], ("value", float_t)
+)
+gr_double = _structure(
+    "gr_double", *_STAT_SEV, *_PRECISION, _UNITS, *_gen_ctrl_lims(double_t)[:6], ("value", double_t)
+)
+stsack_string = _structure(
+    "stsack_string",
+    ("status", ushort_t),
+    ("severity", ushort_t),
+    ("ackt", ushort_t),
+    ("acks", ushort_t),
+    ("value", string_t),
+)
+
 NP_Map: dict[int, Any] = {
     INT: numpy.int16,
     FLOAT: numpy.float32,
@@ -179,6 +219,30 @@ Map: dict[int, Any] = {
     CTRL_DOUBLE: ctrl_double,
 }
 
+FullMap: dict[int, Any] = {
+    **Map,
+    STS_STRING: sts_string,
+    STS_INT: sts_short,
+    STS_FLOAT: sts_float,
+    STS_ENUM: sts_enum,
+    STS_CHAR: sts_char,
+    STS_LONG: sts_long,
+    STS_DOUBLE: sts_double,
+    GR_STRING: sts_string,  # C has no gr_string
+    GR_INT: gr_short,
+    GR_FLOAT: gr_float,
+    GR_ENUM: ctrl_enum,  # in C too
+    GR_CHAR: gr_char,
+    GR_LONG: gr_long,
+    GR_DOUBLE: gr_double,
+    CTRL_STRING: sts_string,
+    PUT_ACKT: ushort_t,
+    PUT_ACKS: ushort_t,
+    STSACK_STRING: stsack_string,
+    CLASS_NAME: string_t,
+}
+"""All 39 types of Channel Access. `Map` has those that pyepics has: programs ask it what pyepics can read."""
+
 _KINDS = ("STRING", "SHORT", "FLOAT", "ENUM", "CHAR", "LONG", "DOUBLE")
 _NAMES = {number: "INT" if number == INT else kind for number, kind in enumerate(_KINDS)}
 _NAMES.update({TIME_STRING + number: f"TIME_{kind}" for number, kind in enumerate(_KINDS)})
@@ -191,6 +255,13 @@ def native_type(ftype: int) -> int:
     if ftype >= CTRL_STRING:
         return ftype - CTRL_STRING
     return ftype - TIME_STRING if ftype >= TIME_STRING else ftype
+
+
+def base_type(ftype: int) -> int:
+    """The native type of any of the 39 types; ``native_type`` answers as pyepics, which knows TIME and CTRL only."""
+    if ftype < PUT_ACKT:
+        return ftype % 7
+    return ENUM if ftype <= PUT_ACKS else STRING
 
 
 def Name(ftype: Any, reverse: bool = False) -> Any:
@@ -254,37 +325,14 @@ class DefaultIntEnum(enum.IntEnum):
         return self.name
 
 
-class AlarmStatus(DefaultIntEnum):
-    """What an alarm is about."""
-
-    NO_ALARM = 0
-    READ = 1
-    WRITE = 2
-    HIHI = 3
-    HIGH = 4
-    LOLO = 5
-    LOW = 6
-    STATE = 7
-    COS = 8
-    COMM = 9
-    TIMEOUT = 10
-    HW_LIMIT = 11
-    CALC = 12
-    SCAN = 13
-    LINK = 14
-    SOFT = 15
-    BAD_SUB = 16
-    UDF = 17
-    DISABLE = 18
-    SIMM = 19
-    READ_ACCESS = 20
-    WRITE_ACCESS = 21
-
-
-class AlarmSeverity(DefaultIntEnum):
-    """How bad an alarm is."""
-
-    NO_ALARM = 0
-    MINOR = 1
-    MAJOR = 2
-    INVALID = 3
+# One owner: epicsx.enums. Classes of their own all the same, as pyepics' show themselves by the bare name.
+if TYPE_CHECKING:
+    AlarmStatus = Status
+    AlarmSeverity = Severity
+else:
+    AlarmStatus, AlarmSeverity = (
+        DefaultIntEnum(name, {s.name: int(s) for s in alarm}, module=__name__, qualname=name)
+        for name, alarm in (("AlarmStatus", Status), ("AlarmSeverity", Severity))
+    )
+    AlarmStatus.__doc__ = "What an alarm is about."
+    AlarmSeverity.__doc__ = "How bad an alarm is."

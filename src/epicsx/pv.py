@@ -383,7 +383,7 @@ class PV(PVConnection):
         else:
             sample = self._sample(dbr.CTRL_STRING, timeout, warn)
             alarm = {} if sample is None else _values.metadata(sample)
-        return {**alarm, **_values.control_fields(control)}
+        return _values.control_fields(control, alarm)
 
     def get_timevars(self, timeout: float = 5, warn: bool = True) -> dict[str, Any] | None:
         """The time stamp, with the alarm, read from the server; None if there is no answer in time."""

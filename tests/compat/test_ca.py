@@ -89,8 +89,8 @@ def test_get(ioc: SoftIOC) -> None:
     assert ca.get_complete(chid) == 1.5
     with pytest.warns(UserWarning, match="without initial get"):
         assert ca.get_complete(chid, count=7) is None
-    with pytest.raises(ca.ChannelAccessGetFailure, match="unknown type: 38"):
-        ca.get(chid, ftype=38)
+    with pytest.raises(ca.ChannelAccessGetFailure, match="status code: 152"):
+        ca.get(chid, ftype=36)
     array = ca.create_channel(ioc["wf:long:n"], connect=True)
     found = ca.get(array)
     assert isinstance(found, np.ndarray)

@@ -16,7 +16,7 @@ pv.get_pv(pvname, form='time', connect=False, context=None, timeout=5.0,
 pv.fmt_time(tstamp=None)
 pv.clear_pvcache()
 ca.write(msg, newline=True, flush=True)
-ca.create_channel(pvname, connect=False, auto_cb=True, callback=None)
+ca.create_channel(pvname, connect=False, auto_cb=True, callback=None, priority=0)
 ca.connect_channel(chid, timeout=None, verbose=False)
 ca.clear_channel(chid)
 ca.get(chid, ftype=None, count=None, wait=True, timeout=None, as_string=False, as_numpy=True)

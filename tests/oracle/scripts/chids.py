@@ -245,6 +245,66 @@ def contexts(t: Lab) -> None:
         t.see(name, value)
 
 
+@step("groups")
+def groups(t: Lab) -> None:
+    """Synchronous groups. What sg_get answers is not compared: pyepics looks after 10 microseconds, come or not."""
+    ca = t.epics.ca
+    gid = ca.sg_create()
+    t.see("id", lambda: type(gid).__name__)
+    for name, value in (("double", 4.5), ("longout", 7), ("w:double", [1.0, 2.0, 3.0])):
+        chid = ca.create_channel(t.p(name), connect=True)
+        t.see(f"put {name}", ca.sg_put, gid, chid, value)
+    t.see("block", ca.sg_block, gid)
+    t.see("test", ca.sg_test, gid)
+    for name in ("double", "longout"):
+        chid = ca.create_channel(t.p(name))
+        t.see(f"now {name}", ca.get, chid)
+    ca.sg_get(gid, chid)
+    t.see("block after get", ca.sg_block, gid, timeout=2.0)
+    t.see("not a chid", ca.sg_get, gid, 5)
+    t.see("put not a chid", ca.sg_put, gid, "x", 5)
+    t.see("reset", ca.sg_reset, gid)
+    t.see("delete", ca.sg_delete, gid)
+    t.see("test deleted", ca.sg_test, gid)
+    t.see("delete again", ca.sg_delete, gid)
+
+
+@step("under way")
+def under_way(t: Lab) -> None:
+    """pend_io, test_io, and who hears libca's messages."""
+    ca = t.epics.ca
+    t.see("pend_io", ca.pend_io, 1.0)
+    t.see("pend_event", ca.pend_event, 0.001)
+    t.see("poll", ca.poll)
+    t.see("flush_io", ca.flush_io)
+    t.see("test_io", ca.test_io)
+    t.see("no writer", ca.replace_printf_handler)
+    t.see("not a writer", ca.replace_printf_handler, 5)
+    t.see("disable", ca.disable_ca_messages)
+    t.see("enable", ca.enable_ca_messages, None)
+
+
+@step("other types")
+def other_types(t: Lab) -> None:
+    """The types that pyepics knows by number only."""
+    ca = t.epics.ca
+    chid = ca.create_channel(t.s("ao"), connect=True)
+    for number in (7, 13, 21, 27, 35, 36, 37, 38, 39):
+        t.see(f"type {number}", ca.get_with_metadata, chid, ftype=number)
+
+
+@step("unpack")
+def unpack(t: Lab) -> None:
+    """C arrays to values."""
+    ca, dbr = t.epics.ca, t.epics.dbr
+    wave = ca.create_channel(t.s("wf:double:n"), connect=True)
+    number = ca.create_channel(t.s("ao"), connect=True)
+    data = (dbr.double_t * 4)(1, 2, 3, 4)
+    t.see("array", ca._unpack, wave, data, count=4)
+    t.see("less", ca._unpack, wave, data, count=2)
+    t.see("one", ca._unpack, number, (dbr.double_t * 1)(5))
+
+
 @step("the end")
 def the_end(t: Lab) -> None:
     """clear_cache, finalize_libca, and functions after it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from oracle.readings import first_value
 from oracle.steps import Calls, Lab, step
 
 
@@ -101,6 +102,9 @@ def camonitor(t: Lab) -> None:
     t.see("clear again", epics.camonitor_clear, name)
     t.see("clear unknown", epics.camonitor_clear, "nobody")
     t.see("missing", epics.camonitor, t.p("missing"), connection_timeout=0.1)
+    for other in ("mbbo", "stringout.DESC"):  # their first events are not what is looked at
+        first_value(t, epics.get_pv(t.p(other)))
+    t.settle(0.05)
     t.see("to stdout", epics.camonitor, t.p("mbbo"))
     t.settle(0.05)
     t.aside.take()
