@@ -72,7 +72,7 @@ def test_what_was_saved_is_restored(
     other: object = "other" if isinstance(value, str) else [9, 9] if record[:2] == "w:" else 1
     channel.put(["other"] if record == "w:string" else other, wait=True)
     assert restore_pvs(tmp_path / "x.sav") is True
-    caput(ioc["longin"], 0, wait=True)  # behind it on the same circuit
+    caput(ioc["puts"], 0, wait=True)  # behind it on the same circuit
     after = channel.get().value
     if record == "w:char":
         before, after = (bytes(x).partition(b"\0")[0] for x in (before, after))
@@ -116,7 +116,7 @@ def test_pyepics_reads_what_we_write_and_the_reverse(ioc: SoftIOC, tmp_path: Pat
         for name, value in ((a, 9.0), (b, [9]), (c, "other")):
             caput(name, value, wait=True)
         assert restore_pvs(ours)
-        caput(a.replace("double", "longin"), 0, wait=True)
+        caput(a.replace("double", "puts"), 0, wait=True)
         save_pvs(request, theirs)
     """
     ours, theirs = str(tmp_path / "ours.sav"), str(tmp_path / "theirs.sav")
@@ -149,7 +149,7 @@ def test_files_of_synapps_are_read(ioc: SoftIOC, tmp_path: Path) -> None:
     )
     caput(ioc["stringout"], "something", wait=True)
     assert restore_pvs(write(tmp_path / "x.sav", text)) is True
-    caput(ioc["longin"], 0, wait=True)
+    caput(ioc["puts"], 0, wait=True)
 
     def get(name: str) -> Any:
         return caget(ioc[name], use_monitor=False)
