@@ -25,12 +25,15 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
 PARITY_ARGS ?=
+DOWNSTREAM_ARGS ?=
+COVERAGE_TESTS ?= tests/unit tests/core tests/api tests/compat
+COVERAGE_ARGS ?=
 
-.PHONY: help demo test ctest parity bench lint types docs wheel clean install
+.PHONY: help demo test ctest parity downstream coverage bench lint types docs wheel clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the verbs
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 demo: $(INSTALLED)  ## real Channel Access data through the compiled core: a soft IOC and a live view
 	$(VENV)/bin/epicsx demo $(DEMO_ARGS)
@@ -43,6 +46,21 @@ ctest: $(CTESTS)
 
 parity: $(INSTALLED)  ## one script under pyepics and under epicsx, each difference explained: docs/parity.md
 	$(PY) -m tests.oracle $(PARITY_ARGS)
+
+downstream: $(INSTALLED)  ## ophyd, bluesky and PyDM, unchanged, on epicsx
+	$(PIP) install -q 'epicsx[downstream]'
+	$(PY) -m pytest tests/downstream $(DOWNSTREAM_ARGS)
+
+# The folder build/coverage is found before the package itself. The tests' own failures are shown, and do not keep the
+# report back.
+coverage: $(TOOLS)  ## lines that the tests run, the compiled files counted too
+	$(PIP) install -q 'epicsx[coverage]'
+	mkdir -p build/coverage
+	rm -rf build/coverage/lib build/coverage/data* && find build/coverage -name '*.gcda' -delete
+	EPICSX_COVERAGE=1 $(PY) setup.py -q build --build-base build/coverage --build-lib build/coverage/lib
+	-COVERAGE_FILE=$(CURDIR)/build/coverage/data PYTHONPATH=$(CURDIR)/build/coverage/lib \
+		$(PY) -m coverage run -m pytest -q -p no:cacheprovider $(COVERAGE_TESTS)
+	$(PY) tools/coverage_report.py build/coverage $(COVERAGE_ARGS)
 
 bench: $(INSTALLED)  ## the rows of the budget: C, pyepics and epicsx, interleaved
 	$(PIP) install -q 'epicsx[bench]'

@@ -21,6 +21,9 @@ sys.path.insert(0, str(ROOT / "tools"))
 import epics_libs  # noqa: E402
 
 PACKAGE = Path("src/epicsx")
+# A build that counts which lines run, for `make coverage`. It goes to a folder of its own.
+COVERAGE = bool(os.environ.get("EPICSX_COVERAGE"))
+CYTHONIZED = Path("build/coverage/cython" if COVERAGE else "build/cython")
 REPEATER = PACKAGE / "_carepeater.c"
 
 DIRECTIVES = {
@@ -69,13 +72,16 @@ MODULES = (
 def _compile_args() -> list[str]:
     if sys.platform == "win32":
         return ["/O2"]
+    if COVERAGE:
+        return ["-O0", "-g0", "--coverage", "-fprofile-update=atomic", "-fvisibility=hidden"]
     # -g0: Python's own flags ask for -g, which would triple the size of the modules
     return ["-O3", "-g" if os.environ.get("EPICSX_DEBUG") else "-g0", "-fvisibility=hidden"]
 
 
 def _link_args() -> list[str]:
     # bind everything at import, so that a missing symbol is an ImportError and not a later crash
-    return ["-Wl,-z,relro,-z,now"] if sys.platform.startswith("linux") else []
+    counting = ["--coverage"] if COVERAGE else []
+    return [*counting, "-Wl,-z,relro,-z,now"] if sys.platform.startswith("linux") else counting
 
 
 def _extensions() -> list[Extension]:
@@ -164,7 +170,7 @@ class build_ext(_build_ext):
     def _cythonize(self) -> None:
         from Cython.Build import cythonize
 
-        out = Path("build/cython")
+        out = CYTHONIZED
         settings = max(p.stat().st_mtime for p in (ROOT / "setup.py", ROOT / "pyproject.toml"))
         for ext in self.extensions:
             if not any(s.endswith(".pyx") for s in ext.sources):

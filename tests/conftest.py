@@ -84,11 +84,12 @@ def ioc() -> Iterator[SoftIOC]:
 
 @pytest.fixture(scope="session")
 def motors() -> Iterator[MotorIOC]:
-    """Give simulated motor records, `m1` `m2` `m3`; `m1` has a record m1_able. Leave them where you like."""
+    """Give simulated motor records `m1`, `m2` (-10 to 20), `m3`; `m1` has a record m1_able. They may stand anywhere."""
     pytest.importorskip("caproto")
+    fast = {"VELO": 100.0}
     able = {"value": 0, "states": ["Enable", "Disable"]}
     with MotorIOC(
-        {name: {"VELO": 100.0} for name in ("m1", "m2", "m3")},
+        {"m1": fast, "m2": {**fast, "DLLM": -10.0, "DHLM": 20.0}, "m3": fast},
         {"m1_able.VAL": able, "ao": 1.0, "ao.RTYP": "ao"},
         server_port=LOOPBACK.spare_ports[SPARE_PORTS],
         repeater_port=LOOPBACK.repeater_port,
