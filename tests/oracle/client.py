@@ -32,6 +32,8 @@ def main(face: str, script: str, own: str, shared: str, *names: str) -> None:
         out.write(json.dumps(what) + "\n")
         out.flush()
 
+    # pyepics guesses at undecodable text by this package where it happens to be installed.
+    sys.modules["charset_normalizer"] = None  # type: ignore[assignment]
     if face == "epicsx":
         _as_epics()
     # The folder of this file, first by Python's doing, would make `steps` a second module.

@@ -206,7 +206,7 @@ def test_starts_stops_and_saves(pvs: PVSet, cls: Any, camera: str, files: str) -
     expected = [
         *(("TriggerMode", 3), ("TriggerMode", 1), ("TriggerMode", 5)),
         *(("Capture", 1), ("Acquire", 1), ("Acquire", 0), ("Capture", 0), ("Acquire", 1)),
-        *(("FilePath", "/root/user"), ("FileName", "run"), ("FileNumber", 3)),
+        *(("FilePath", "/data/user"), ("FileName", "run"), ("FileNumber", 3)),
     ]
     detector.setFilePath("user")
     detector.setFileName("run")
@@ -216,13 +216,13 @@ def test_starts_stops_and_saves(pvs: PVSet, cls: Any, camera: str, files: str) -
         for attr, value in expected
     ]
     wait_until(lambda: pvs.puts == names)
-    wait_until(lambda: detector.getFilePath() == "/root/user" and detector.getFileNumber() == 3)
+    wait_until(lambda: detector.getFilePath() == "/data/user" and detector.getFileNumber() == 3)
     detector.setFileNumber(4)
     wait_until(lambda: detector.fileGet("FileNumber") == 4)
     detector.nextFileNumber()
     wait_until(lambda: pvs[f"DEV:{files}FileNumber"] == 5)
     wait_until(lambda: detector.getFileName() == "run")
-    assert detector.getFileNameByIndex(4) == "/root/userrun_4.h5"
+    assert detector.getFileNameByIndex(4) == "/data/userrun_4.h5"
     assert detector.getLastFileName() == "/data/run_0.h5"
     assert detector.FileWriteComplete()
 
