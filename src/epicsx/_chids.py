@@ -37,6 +37,17 @@ by_number: dict[int, _CacheItem] = {}
 """``ca._chid_cache``: chid as int -> entry."""
 
 
+class _GetPending:
+    """pyepics' place-holder of a value that has not come; here for programs that compare with it."""
+
+    def __repr__(self) -> str:
+        return "GET_PENDING"
+
+
+Empty = _GetPending
+GET_PENDING = _GetPending()
+
+
 class _CacheItem:
     """What ``epicsx.ca`` knows of a channel, beyond the channel itself."""
 

@@ -71,19 +71,29 @@ class LibCA:
 _told_of_path = False
 
 
-def find_lib(name: str) -> str:
+def find_lib(inp_lib_name: str = "ca") -> str:
     """The path of epicsx's own copy of a library of EPICS, ``'ca'`` or ``'Com'``."""
     global _told_of_path
     if "PYEPICS_LIBCA" in os.environ and not _told_of_path:
         _told_of_path = True
         log.info("PYEPICS_LIBCA is not used: epicsx is linked with its own libca")
-    path = str(build_info().get("libca_path" if name == "ca" else "libcom_path") or "")
-    if not path and name != "ca":
+    path = str(build_info().get("libca_path" if inp_lib_name == "ca" else "libcom_path") or "")
+    if not path and inp_lib_name != "ca":
         folder, base = os.path.split(find_lib("ca"))
         path = os.path.join(folder, base.replace("libca", "libCom", 1))
     if not path:
         raise ChannelAccessException("cannot find Epics CA DLL")
     return path
+
+
+def find_libca() -> str:
+    """The path of the libca that epicsx uses."""
+    return find_lib("ca")
+
+
+def find_libCom() -> str:
+    """The path of the libCom that epicsx uses."""
+    return find_lib("Com")
 
 
 # ------------------------------------------------------------------- its words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import logging
 import threading
 import warnings
@@ -266,3 +267,13 @@ def send_put(
         if done is None:
             log.error("%s", error)
         return failed(error, None)
+
+
+def put_callback(
+    pvname: str, callback: Callable[..., Any] | None, data: Any
+) -> Callable[[], Any] | None:
+    """A put's callback with its arguments bound, as pyepics passes them."""
+    if callback is None:
+        return None
+    kwds = data if isinstance(data, dict) else {"data": data}
+    return functools.partial(callback, pvname=pvname, **kwds)

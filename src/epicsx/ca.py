@@ -21,11 +21,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as numpy
 
-from . import _ca, _chids, _groups, _messages, _polling, _texts, _values, dbr
+from . import _ca, _chids, _facts, _groups, _messages, _polling, _texts, _values, dbr
 from . import _dispatch as _dispatch  # the delivering threads
+from ._chids import GET_PENDING as GET_PENDING
+from ._chids import Empty as Empty
 from ._chids import _CacheItem as _CacheItem
+from ._chids import _GetPending as _GetPending
 from ._deliver import delivering
+from ._facts import promote_fieldtype as promote_fieldtype
+from ._messages import find_lib as find_lib
+from ._messages import find_libca as find_libca
+from ._messages import find_libCom as find_libCom
 from ._texts import NOT_A_CHID, failed
+from ._values import put_callback as put_callback
 from .errors import CASeverityException as CASeverityException
 from .errors import (
     CATimeoutError,
@@ -81,18 +89,6 @@ DEFAULT_SUBSCRIPTION_MASK = dbr.DBE_VALUE | dbr.DBE_ALARM
 """Which changes are events unless told otherwise."""
 
 _LIBCA_FINALIZED = object()
-
-
-class _GetPending:
-    """pyepics' place-holder of a value that has not come; here for programs that compare with it."""
-
-    def __repr__(self) -> str:
-        return "GET_PENDING"
-
-
-Empty = _GetPending
-GET_PENDING = _GetPending()
-
 _BADTYPE = 114  # ECA_BADTYPE: libca refuses numbers beyond its types
 
 _cache = _chids.cache
@@ -112,21 +108,6 @@ def write(msg: str, newline: bool = True, flush: bool = True) -> None:
 
 
 # ------------------------------------------------------------------ start, end
-
-
-def find_lib(inp_lib_name: str = "ca") -> str:
-    """The path of epicsx's own copy of a library of EPICS, ``'ca'`` or ``'Com'``."""
-    return _messages.find_lib(inp_lib_name)
-
-
-def find_libca() -> str:
-    """The path of the libca that epicsx uses."""
-    return find_lib("ca")
-
-
-def find_libCom() -> str:
-    """The path of the libCom that epicsx uses."""
-    return find_lib("Com")
 
 
 def initialize_libca() -> Any:
@@ -514,49 +495,13 @@ def _chid_to_int(chid: Any) -> int:
     return _chids.to_int(chid)
 
 
-@withCHID
-def name(chid: Any) -> str:
-    """The PV's name."""
-    return _chids.find(chid).pvname
-
-
-@withCHID
-def host_name(chid: Any) -> str:
-    """``host:port`` of the server, ``'<disconnected>'`` if there is none."""
-    core = _chids.find(chid).core
-    return str(core.host) if core.connected else "<disconnected>"
-
-
-@withCHID
-def element_count(chid: Any) -> int:
-    """The record's number of elements; 0 if disconnected."""
-    core = _chids.find(chid).core
-    return int(core.count) if core.connected else 0
-
-
-@withCHID
-def read_access(chid: Any) -> int:
-    """1 if the server lets us read."""
-    return int(_chids.find(chid).core.read_access)
-
-
-@withCHID
-def write_access(chid: Any) -> int:
-    """1 if the server lets us write."""
-    return int(_chids.find(chid).core.write_access)
-
-
-@withCHID
-def field_type(chid: Any) -> int:
-    """The native type; -1 if disconnected."""
-    core = _chids.find(chid).core
-    return int(core.native_type) if core.connected else -1
-
-
-@withCHID
-def state(chid: Any) -> int:
-    """0 never connected, 1 connected before, 2 connected, 3 closed."""
-    return int(_chids.find(chid).core.state)
+name = withCHID(_facts.name)
+host_name = withCHID(_facts.host_name)
+element_count = withCHID(_facts.element_count)
+read_access = withCHID(_facts.read_access)
+write_access = withCHID(_facts.write_access)
+field_type = withCHID(_facts.field_type)
+state = withCHID(_facts.state)
 
 
 @withCA
@@ -576,15 +521,6 @@ def access(chid: Any) -> str:
 def promote_type(chid: Any, use_time: bool = False, use_ctrl: bool = False) -> int:
     """The channel's native type, or its TIME or CTRL variant."""
     return promote_fieldtype(field_type(chid), use_time=use_time, use_ctrl=use_ctrl)
-
-
-def promote_fieldtype(ftype: int, use_time: bool = False, use_ctrl: bool = False) -> int:
-    """A native type's TIME or CTRL variant. STRING has no CTRL: it is TIME_STRING."""
-    if use_ctrl:
-        ftype += dbr.CTRL_STRING
-    elif use_time:
-        ftype += dbr.TIME_STRING
-    return dbr.TIME_STRING if ftype == dbr.CTRL_STRING else ftype
 
 
 # ------------------------------------------------------------------- messages
@@ -891,16 +827,6 @@ def put(
     if not (-2 <= asked <= dbr.DOUBLE or asked in (dbr.PUT_ACKT, dbr.PUT_ACKS)):
         raise CASeverityException("put", message(_BADTYPE), status=_BADTYPE, name=item.pvname)
     return _values.send_put(item.core, value, wait, timeout, told, asked)
-
-
-def put_callback(
-    pvname: str, callback: Callable[..., Any] | None, data: Any
-) -> Callable[[], Any] | None:
-    """A put's callback with its arguments bound, as pyepics passes them."""
-    if callback is None:
-        return None
-    kwds = data if isinstance(data, dict) else {"data": data}
-    return functools.partial(callback, pvname=pvname, **kwds)
 
 
 # --------------------------------------------------------------- subscriptions
