@@ -7,7 +7,7 @@ Channel Access environment first.
 from __future__ import annotations
 
 from epicsx.testing.ports import Loopback, free_port
-from epicsx.testing.pvset import MotorIOC, PVSet
+from epicsx.testing.pvset import MotorIOC, PVSet, ScalerIOC
 from epicsx.testing.repeater import Repeater
 from epicsx.testing.softioc import Casr, SoftIOC, SoftIOCError, configure_environment
 
@@ -17,6 +17,7 @@ __all__ = [
     "MotorIOC",
     "PVSet",
     "Repeater",
+    "ScalerIOC",
     "SoftIOC",
     "SoftIOCError",
     "configure_environment",

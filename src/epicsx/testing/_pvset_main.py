@@ -12,10 +12,13 @@ import sys
 from typing import Any
 
 from caproto import (  # type: ignore[import-untyped, unused-ignore]
+    AccessRights,
     ChannelChar,
     ChannelDouble,
     ChannelEnum,
+    ChannelFloat,
     ChannelInteger,
+    ChannelShort,
     ChannelString,
     ChannelType,
 )
@@ -27,6 +30,13 @@ from caproto.asyncio.server import (  # type: ignore[import-untyped, unused-igno
 )
 
 LOOPBACK = "127.0.0.1"
+TYPES = {
+    "short": ChannelShort,
+    "long": ChannelInteger,
+    "float": ChannelFloat,
+    "double": ChannelDouble,
+    "string": ChannelString,
+}
 
 
 def plain(value: Any) -> Any:
@@ -40,6 +50,8 @@ def plain(value: Any) -> Any:
 
 class Server:
     """The PVs of a table, what they held at first, and the puts of clients in their order."""
+
+    judges = True  # whether a PV's alarm follows from its value and its limits
 
     def __init__(self, table: dict[str, Any]) -> None:
         self.puts: list[list[Any]] = []
@@ -57,11 +69,17 @@ class Server:
         states: list[str] | None = None,
         size: int | None = None,
         returns: float | None = None,
+        type: str | None = None,
+        readonly: bool = False,
     ) -> Any:
-        """A channel: `states` make an enum, `size` an array or a long text; a put `returns` to the first value."""
+        """A channel: `states` make an enum, `size` an array or a long text; a put `returns` to the first value.
+
+        `type` is one of TYPES, if not the one that follows from the value; `readonly` gives clients no write access.
+        """
         server = self
         options: dict[str, Any] = {"value": value}
-        base: Any = {int: ChannelInteger, float: ChannelDouble, str: ChannelString}.get(type(value))
+        kind = {int: "long", float: "double", str: "string"}.get(value.__class__, "")
+        base: Any = TYPES.get(type or kind)
         if states is not None:
             base, options = ChannelEnum, {"value": states[value], "enum_strings": states}
         elif isinstance(value, str) and size is not None:
@@ -71,13 +89,21 @@ class Server:
             options["max_length"] = size or len(value)
 
         class Served(base):  # type: ignore[misc, valid-type, unused-ignore]
+            def check_access(self, hostname: str, username: str) -> Any:
+                if readonly:
+                    return AccessRights.READ
+                return super().check_access(hostname, username)
+
             async def verify_value(self, data: Any) -> Any:
+                if not server.judges and base is not ChannelEnum:
+                    return data
                 try:
                     return await super().verify_value(data)
                 except CannotExceedLimits:
                     return data  # shown, as records show theirs; who serves decides what they do
 
             async def write_from_dbr(self, *args: Any, **kwds: Any) -> Any:
+                server.check_put(name)
                 done = await super().write_from_dbr(*args, **kwds)
                 server.puts.append([name, server.value(name)])
                 await server.on_put(name)
@@ -87,6 +113,9 @@ class Server:
                 return done
 
         return Served(**options)
+
+    def check_put(self, name: str) -> None:
+        """Raise what refuses a client's put, before anything is changed."""
 
     async def on_put(self, name: str) -> None:
         """What a client's put does beside; the put completes when this has returned."""

@@ -22,7 +22,7 @@ from epicsx.testing.softioc import SoftIOCError, random_prefix
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
+_ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 _TIMEOUT = 20.0  # seconds until the server is ended because it does not answer
 
 
@@ -41,7 +41,7 @@ class PVSet:
         Port of a CA repeater that exists; by default the server brings one, on a free port.
     """
 
-    _main = "_pvset_main.py"  # the program of the subprocess, a file beside this one
+    _main = "_pvset_main"  # the program of the subprocess, a module beside this one
 
     def __init__(
         self,
@@ -68,9 +68,11 @@ class PVSet:
             "EPICS_CAS_BEACON_ADDR_LIST": LOOPBACK,
             "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
             "EPICS_CAS_BEACON_PORT": str(repeater_port),
+            # This very epicsx, wherever Python may have found it.
+            "PYTHONPATH": os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH")))),
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-u", os.path.join(_HERE, self._main)],
+            [sys.executable, "-u", "-m", f"epicsx.testing.{self._main}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -149,16 +151,14 @@ class PVSet:
         self.stop()
 
 
-class MotorIOC(PVSet):
-    """Motor records that move, in a subprocess: EPICS base has none, so caproto serves them.
+class RecordIOC(PVSet):
+    """Simulated records in a subprocess, such as EPICS base has none of: what `MotorIOC` and `ScalerIOC` share.
 
-    A record has about 100 fields, by the names and with the menus of the motor record. It moves with VELO, the put that
-    began a move completes at its end; limits, STOP, SPMG, tweaks, jogs, homing, SET, OFF and DIR do what they do there.
-    There is no acceleration, no backlash and no retry.
+    Their fields have the types, menus and access rights of the real records.
 
     Parameters
     ----------
-    motors : str, or mapping of str to mapping
+    records : str, or mapping of str to mapping
         Names of records, by spaces; or the fields' first values for each: ``{"m1": {"VELO": 50.0, "EGU": "deg"}}``.
     pvs : mapping, optional
         Further PVs, as of `PVSet`.
@@ -166,29 +166,22 @@ class MotorIOC(PVSet):
         What all names begin with; random by default.
     server_port, repeater_port
         As of `PVSet`.
-
-    Examples
-    --------
-    >>> with MotorIOC("m1") as ioc:
-    ...     ioc.name("m1"), ioc.read(ioc.name("m1.RBV"))
     """
-
-    _main = "_motor_main.py"
 
     def __init__(
         self,
-        motors: str | Mapping[str, Mapping[str, Any]],
+        records: str | Mapping[str, Mapping[str, Any]],
         pvs: Mapping[str, Any] | None = None,
         *,
         prefix: str | None = None,
         server_port: int | None = None,
         repeater_port: int | None = None,
     ) -> None:
-        if isinstance(motors, str):
-            motors = {name: {} for name in motors.split()}
+        if isinstance(records, str):
+            records = {name: {} for name in records.split()}
         #: What every name begins with.
         self.prefix: str = random_prefix() if prefix is None else prefix
-        self._motors = {self.name(name): dict(fields) for name, fields in motors.items()}
+        self._records = {self.name(name): dict(fields) for name, fields in records.items()}
         super().__init__(
             {self.name(name): spec for name, spec in (pvs or {}).items()},
             server_port=server_port,
@@ -200,4 +193,41 @@ class MotorIOC(PVSet):
         return self.prefix + name
 
     def _told(self, pvs: Mapping[str, Any]) -> Any:
-        return {"motors": self._motors, "pvs": dict(pvs)}
+        return {"records": self._records, "pvs": dict(pvs)}
+
+
+class MotorIOC(RecordIOC):
+    """Motor records that move, in a subprocess: EPICS base has none, so caproto serves them.
+
+    A record moves with VELO and ACCL, takes out its backlash, and the put that began a move completes at its end. Soft
+    limits, STOP, SPMG, tweaks, jogs, homing, SET, FOFF, OFF, DIR, DLY and DISP do what they do in the motor record.
+    ``"switches": (low, high)`` among a record's fields tells where, in dial units, its limit switches are. An enum PV
+    ``NAME_able.VAL``, if it is among `pvs`, sets DISP. There are no retries, as the motor arrives where it is sent.
+
+    Parameters
+    ----------
+    records, pvs, prefix, server_port, repeater_port
+        As of `RecordIOC`.
+
+    Examples
+    --------
+    >>> with MotorIOC("m1") as ioc:
+    ...     ioc.name("m1"), ioc.read(ioc.name("m1.RBV"))
+    """
+
+    _main = "_motor_main"
+
+
+class ScalerIOC(RecordIOC):
+    """Scaler records that count, in a subprocess, with the calc records of synApps' scaler.db: ``NAME_calc1`` to 8.
+
+    A record has 16 channels. Channel 1 counts the clock; the others count 1000 a second times their number, or at
+    ``"rates": {2: 500.0}`` among a record's fields. A put of 1 to CNT completes when a preset is reached.
+
+    Parameters
+    ----------
+    records, pvs, prefix, server_port, repeater_port
+        As of `RecordIOC`.
+    """
+
+    _main = "_scaler_main"
