@@ -74,10 +74,10 @@ def sg_test(gid: Any) -> int:
     return ECA.IODONE.value
 
 
-def sg_block(gid: Any, timeout: float = 10.0) -> int:
-    """Wait until all is answered: ``ECA_NORMAL``; after `timeout` seconds CASeverityException, and it is reset."""
+def sg_block(gid: Any, timeout: float | None = 10.0) -> int:
+    """Wait until all is answered: ``ECA_NORMAL``; after `timeout` seconds (10) CASeverityException, and it is reset."""
     group = _find("sg_block", gid)
-    until = time.monotonic() + timeout
+    until = time.monotonic() + (10.0 if timeout is None else timeout)
     for request in group:
         try:
             request.exception(max(0.0, until - time.monotonic()))

@@ -16,7 +16,8 @@ Seen = list[dict[str, Any]]
 
 @pytest.fixture
 def name(ioc: SoftIOC) -> Iterator[str]:
-    """Give a PV that is 0."""
+    """Give a PV that is 0, with 6 digits."""
+    caput(ioc["double.PREC"], 6, wait=True)
     caput(ioc["double"], 0, wait=True)
     yield ioc["double"]
     caput(ioc["double"], 0, wait=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import pytest
@@ -103,3 +104,75 @@ def test_numbers_of_the_types_are_those_of_enums() -> None:
 def test_base_type() -> None:
     assert [dbr.base_type(t) for t in range(35)] == 5 * list(range(7))
     assert [dbr.base_type(t) for t in (35, 36, 37, 38)] == [dbr.ENUM, dbr.ENUM, 0, 0]
+
+
+def test_names_of_types() -> None:
+    assert [dbr.Name(t) for t in (1, 6, 15, 20, 29, 34, 99)] == [
+        *("INT", "DOUBLE", "TIME_SHORT", "TIME_DOUBLE", "CTRL_SHORT", "CTRL_DOUBLE", "unknown")
+    ]
+    assert dbr.Name("time_Double", reverse=True) == dbr.TIME_DOUBLE
+    assert dbr.Name("bogus", reverse=True) == "unknown"
+    assert [dbr.native_type(t) for t in (3, 17, 31)] == [3, 3, 3]
+
+
+def test_alarms_have_names_and_others_are_unknown() -> None:
+    assert repr(dbr.AlarmStatus(17)) == "UDF"
+    assert repr(dbr.AlarmSeverity(2)) == "MAJOR"
+    assert (dbr.AlarmStatus(99).name, int(dbr.AlarmStatus(99))) == ("UNKNOWN", 99)
+    with pytest.raises(ValueError, match="x"):
+        dbr.AlarmSeverity("x")  # type: ignore[arg-type]
+
+
+def test_c_events_are_taken_apart() -> None:
+    event = dbr.Map[dbr.TIME_DOUBLE]()
+    event.severity, event.stamp.secs, event.stamp.nsec, event.value = 2, 10, 5_999, 1.25
+    args = dbr.event_handler_args(type=dbr.TIME_DOUBLE, count=1)
+    args.raw_dbr = ctypes.addressof(event)
+    header, values = dbr.cast_args(args)
+    assert (header.severity, list(values)) == (2, [1.25])
+    assert dbr.make_unixtime(header.stamp) == dbr.EPICS2UNIX_EPOCH + 10 + 5e-6
+    plain = (dbr.int_t * 3)(1, 2, 3)
+    args = dbr.event_handler_args(type=dbr.LONG, count=3, raw_dbr=ctypes.addressof(plain))
+    header, values = dbr.cast_args(args)
+    assert (header, list(values)) == (None, [1, 2, 3])
+    assert dbr.cast_args(dbr.event_handler_args(type=99)) == [None, None]
+
+
+def test_a_c_callback_gets_its_structure() -> None:
+    seen: list[int] = []
+    call = dbr.make_callback(lambda args: seen.append(args.op), dbr.connection_args)
+    call(dbr.connection_args(chid=1, op=dbr.OP_CONN_UP))
+    assert seen == [dbr.OP_CONN_UP]
+
+
+def test_decorators(ioc: SoftIOC) -> None:
+    @ca.withConnectedCHID
+    def must(chid: Any, timeout: float | None = None) -> str:
+        return ca.name(chid)
+
+    @ca.withMaybeConnectedCHID
+    def may(chid: Any, timeout: float | None = None) -> str:
+        return ca.name(chid)
+
+    @ca.withInitialContext
+    def where() -> Any:
+        return ca.current_context()
+
+    @ca.withSEVCHK
+    def status(code: int) -> int:
+        return code
+
+    chid, missing = ca.create_channel(ioc["ao"]), ca.create_channel(ioc["nobody"])
+    assert must(chid) == may(chid) == ioc["ao"]
+    assert may(missing, timeout=0.05) == ioc["nobody"]
+    with pytest.raises(ca.ChannelAccessException, match=r"must\(\) timed out waiting"):
+        must(missing, timeout=0.05)
+    before: Any = ca.current_context()
+    ca.detach_context()
+    assert where() == ca.initial_context
+    assert ca.current_context() is None
+    ca.attach_context(before)
+    assert ca.attach_context(before) == dbr.ECA_ISATTACHED
+    assert status(dbr.ECA_NORMAL) == 1
+    with pytest.raises(ca.CASeverityException, match="status returned"):
+        status(dbr.ECA_TIMEOUT)

@@ -84,6 +84,20 @@ assert not hasattr(epics, "nothing") and not hasattr(epics, "devices")  # pyepic
 """)
 
 
+def test_what_lies_beside_the_door_is_not_in_the_package() -> None:
+    run("""
+import importlib
+assert list(epics.__path__) == []
+for name in ("_door", "_epics", "catools", "EpicsCA", "CaChannel"):
+    try:
+        importlib.import_module("epics." + name)
+    except ModuleNotFoundError as error:
+        assert error.name == "epics." + name, error
+    else:
+        raise AssertionError(name)
+""")
+
+
 def test_reload_and_pickle() -> None:
     run("""
 import importlib, pickle

@@ -79,34 +79,32 @@ def test_disabled(motors: MotorIOC, motor: Motor) -> None:
 
 def test_moves_in_each_unit(motor: Motor) -> None:
     assert motor.move(1.5, wait=True) == 0
-    assert motor.RBV == motor.get_position() == motor.get_position(readback=True) == 1.5
+    wait_until(lambda: motor.RBV == motor.get_position() == 1.5)
+    assert motor.get_position(readback=True) == 1.5
     assert motor.move(1, relative=True, wait=True) == 0
-    assert motor.get_position(dial=True, readback=True) == 2.5
+    wait_until(lambda: motor.get_position(dial=True, readback=True) == 2.5)
     motor.put("DIR", 1, wait=True)
     assert motor.move(3, dial=True, wait=True) == 0
-    wait_until(lambda: motor.get("RBV") == -3)
-    assert motor.get_position(dial=True) == 3
+    wait_until(lambda: motor.get("RBV") == -3 and motor.get_position(dial=True) == 3)
     assert motor.move(4000, raw=True, wait=True) == 0
     assert motor.move(-1000, step=True, relative=True, wait=True) == 0
     wait_until(lambda: motor.get_position(raw=True, readback=True) == 3000)
-    assert motor.get_position(step=True) == 3000
+    wait_until(lambda: motor.get_position(step=True) == 3000)
 
 
 def test_moves_that_are_not_tried(motors: MotorIOC, motor: Motor) -> None:
     assert motor.move() == motor.move("abc") == motor.move([]) == -13
     assert motor.move(101) == motor.move(-101) == motor.move(101, dial=True) == -12
     assert motor.move("2.5", wait=True) == 0
-    assert motor.RBV == 2.5
+    wait_until(partial(holds, motor, "RBV", 2.5))
     motor.PV("VAL").disconnect()
     assert motor.move(1) == -11
 
 
 def test_a_move_that_is_not_waited_for(motor: Motor) -> None:
     assert motor.move(50, confirm_move=True) == 1
-    assert motor.get("MOVN") == 1
     motor.stop()
-    wait_until(lambda: motor.get("DMOV") == 1)
-    assert 0 < motor.get("RBV") < 50
+    wait_until(lambda: motor.get("DMOV") == 1 and 0 < motor.get("RBV") < 50)
     assert motor.move(40) in (0, 1)
     motor.StopNow()
     wait_until(lambda: motor.get("DMOV") == 1 and motor.get("MOVN") == 0)
@@ -170,9 +168,9 @@ def test_tweaks(motors: MotorIOC, motor: Motor) -> None:
     motor.tweak_val = 2
     wait_until(lambda: motor.get("TWV") == 2)
     assert motor.tweak(wait=True) == 0
-    assert motor.get("RBV") == 2
+    wait_until(partial(holds, motor, "RBV", 2))
     assert motor.tweak("reverse", wait=True) == motor.tweak("back", wait=True) == 0
-    assert motor.get("RBV") == -2
+    wait_until(partial(holds, motor, "RBV", -2))
     motors.write(f"{motors.name('m1')}.LLS", 1)
     wait_until(lambda: motor.get("LLS") == 1)
     assert motor.tweak() == -1

@@ -70,11 +70,12 @@ class _Finder:
 
 
 def _own(name: str) -> ModuleSpec | None:
-    # Without places to search: what our finder does not know is not there.
-    places: list[str] | None = [] if name == NAME else None
-    return importlib.util.spec_from_file_location(
-        name, _HERE / _OWN[name], submodule_search_locations=places
-    )
+    spec = importlib.util.spec_from_file_location(name, _HERE / _OWN[name])
+    if name == NAME and spec is not None:
+        # A package without places to search: what our finder does not know is not there. (Given to the call above, no
+        # places would mean the folder of the file.)
+        spec.submodule_search_locations = []
+    return spec
 
 
 def _is_ours(module: ModuleType) -> bool:

@@ -11,7 +11,7 @@ import json
 import sys
 from typing import Any
 
-from caproto import (
+from caproto import (  # type: ignore[import-untyped, unused-ignore]
     ChannelChar,
     ChannelDouble,
     ChannelEnum,
@@ -19,8 +19,12 @@ from caproto import (
     ChannelString,
     ChannelType,
 )
-from caproto._data import CannotExceedLimits
-from caproto.asyncio.server import Context
+from caproto._data import (  # type: ignore[import-untyped, unused-ignore]
+    CannotExceedLimits,
+)
+from caproto.asyncio.server import (  # type: ignore[import-untyped, unused-ignore]
+    Context,
+)
 
 LOOPBACK = "127.0.0.1"
 

@@ -80,6 +80,10 @@ def camonitor(t: Lab) -> None:
     epics, name = t.epics, t.p("double")
     lines: list[str] = []
     epics.caput(name, 1, wait=True)
+    t.wait(
+        lambda: epics.get_pv(name)._args["value"] == 1
+    )  # or the event of that comes to the monitor
+    t.settle(0.1)
     t.see("begins", epics.camonitor, name, writer=lines.append)
     t.see("known", lambda: [key == name for key in epics._PVmonitors_])
     t.settle(0.1)
