@@ -296,7 +296,7 @@ def refusals(t: Lab) -> None:
         found["create"] = ca.create_context()
         try:
             ca.use_initial_context()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             found["use_initial_context"] = str(error)
         found["destroy"] = ca.destroy_context()
         found["none"] = ca.current_context()
