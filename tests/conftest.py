@@ -27,7 +27,8 @@ from epicsx.testing import free_port as _free_port  # noqa: E402
 from epicsx.testing.softioc import Database  # noqa: E402
 
 SPARE_PORTS = 3
-LOOPBACK = Loopback(spare=SPARE_PORTS + 1)  # the last one is that of the motors
+# Two more: for the motors, and (the last) for the devices of tests/compat/devices.
+LOOPBACK = Loopback(spare=SPARE_PORTS + 2)
 LOOPBACK.apply()
 # What a test may set for itself must not come in from outside.
 for _name in (

@@ -181,7 +181,7 @@ def test_spectrum(pvs: PVSet) -> None:
 
 
 def xspress3(pvs: PVSet) -> Xspress3:
-    return Xspress3("DEV:", nmca=NMCA, fileroot="/root")
+    return Xspress3("DEV:", nmca=NMCA, fileroot="/data")
 
 
 def test_attributes(pvs: PVSet) -> None:
@@ -196,7 +196,7 @@ def test_attributes(pvs: PVSet) -> None:
     ("cls", "camera", "files"), [(Xspress3, "det1:", "HDF1:"), (Xspress310, "", "HDF5:")]
 )
 def test_starts_stops_and_saves(pvs: PVSet, cls: Any, camera: str, files: str) -> None:
-    detector = cls("DEV:", nmca=NMCA, fileroot="/root")
+    detector = cls("DEV:", nmca=NMCA, fileroot="/data")
     detector.useExternalTrigger()
     detector.useInternalTrigger()
     detector.setTriggerMode(5)
@@ -283,7 +283,7 @@ def test_xspress3_does_what_pyepics_does(both: Callable[[str], Any]) -> None:
     found = both(
         """
         module = importlib.import_module(sys.argv[1] + '.devices.xspress3')
-        x = module.Xspress3('DEV', nmca=2, fileroot='/root')
+        x = module.Xspress3('DEV', nmca=2, fileroot='/data')
         print(x, sorted(x._pvs), x.get_rois(), x.StatusMessage_RBV, x.getLastFileName())
         print(x.setTriggerMode(2), x.start(), x.stop(), x.TimeSeriesCaptureOn(5))
         print(x.setFilePath('a'), x.setFileName('b'), x.setFileNumber(3), x.FileWriteComplete())
