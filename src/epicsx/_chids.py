@@ -19,11 +19,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import dbr
+from ._request import Request
 from ._texts import NOT_A_CHID, UNEXPECTED_CHID
 from .errors import ChannelAccessException
 
 if TYPE_CHECKING:
     from ._ca import Core
+    from ._sample import Sample
 
 log = logging.getLogger("epicsx")
 
@@ -64,7 +66,7 @@ class _CacheItem:
         self.failures = 0
         self.callbacks = [] if callbacks is None else callbacks
         self.access_event_callback = []
-        self.get_results: defaultdict[Any, list[Any]] = defaultdict(list)
+        self.get_results: defaultdict[int, list[tuple[int, Request | Sample]]] = defaultdict(list)
         self._core: Core | None = None
         self._weak: Callable[[], Core | None] = _nothing
         self._told: bool | None = None
@@ -112,6 +114,25 @@ class _CacheItem:
 
     def __getitem__(self, key: str) -> Any:
         return getattr(self, key)
+
+    def remember(self, ftype: int, count: int, answer: Request | Sample) -> None:
+        """Keep the newest answer to a read of that type, and those that are still to come."""
+        kept = self.get_results[ftype]
+        if kept:
+            kept[:] = [(n, a) for n, a in kept if isinstance(a, Request) and not a.done()]
+        kept.append((count, answer))
+
+    def waits_for(self, ftype: int, count: int) -> bool:
+        """Whether the answer to such a read is still to come."""
+        return any(
+            n == count and isinstance(a, Request) and not a.done()
+            for n, a in self.get_results.get(ftype, ())
+        )
+
+    def answer(self, ftype: int, count: int) -> Request | Sample | None:
+        """The answer to the last read of that type and count; of any count if there was none such."""
+        kept = self.get_results.get(ftype, [])
+        return next((a for n, a in reversed(kept) if n == count), kept[-1][1] if kept else None)
 
     def keep(self, core: Core) -> None:
         """Hold the channel from now on."""

@@ -56,3 +56,8 @@ def promote_fieldtype(ftype: int, use_time: bool = False, use_ctrl: bool = False
     elif use_time:
         ftype += dbr.TIME_STRING
     return dbr.TIME_STRING if ftype == dbr.CTRL_STRING else ftype
+
+
+def promote_type(chid: Any, use_time: bool = False, use_ctrl: bool = False) -> int:
+    """The channel's native type, or its TIME or CTRL variant."""
+    return promote_fieldtype(field_type(chid), use_time=use_time, use_ctrl=use_ctrl)

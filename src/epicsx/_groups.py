@@ -16,15 +16,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import _polling, _values, dbr
-from ._texts import failed, get_failure, refused
+from ._texts import failed, get_failure, refusal, refused
 from .enums import ECA
 from .errors import (
     AccessError,
-    CASeverityException,
     CATimeoutError,
     DisconnectedError,
     ServerError,
-    message,
 )
 
 if TYPE_CHECKING:
@@ -46,8 +44,7 @@ def sg_create() -> Any:
 def _find(function: str, gid: Any) -> list[Request]:
     group = _groups.get(getattr(gid, "value", gid))
     if group is None:
-        status = int(ECA.BADSYNCGRP)
-        raise CASeverityException(function, message(status), status=status)
+        raise refusal(function, ECA.BADSYNCGRP)
     return group
 
 
@@ -73,13 +70,12 @@ def sg_reset(gid: Any) -> int:
 def sg_test(gid: Any) -> int:
     """``ECA_IODONE`` if all that a group has asked for is answered; else CASeverityException."""
     if any(not request.done() for request in _find("sg_test", gid)):
-        status = int(ECA.IOINPROGRESS)
-        raise CASeverityException("sg_test", message(status), status=status)
+        raise refusal("sg_test", ECA.IOINPROGRESS)
     return ECA.IODONE.value
 
 
 def sg_block(gid: Any, timeout: float | None = 10.0) -> int:
-    """Wait until all is answered: ``ECA_NORMAL``; after `timeout` seconds (10) ``ECA_TIMEOUT``, and it is reset."""
+    """Wait until all is answered: ``ECA_NORMAL``; after `timeout` seconds (10) CASeverityException, and it is reset."""
     group = _find("sg_block", gid)
     until = time.monotonic() + (10.0 if timeout is None else timeout)
     for request in group:
@@ -87,7 +83,7 @@ def sg_block(gid: Any, timeout: float | None = 10.0) -> int:
             request.exception(max(0.0, until - time.monotonic()))
         except CATimeoutError:
             _forget(group)
-            return ECA.TIMEOUT.value
+            raise refusal("sg_block", ECA.TIMEOUT) from None
     group.clear()
     _polling.run()
     return ECA.NORMAL.value
@@ -100,9 +96,7 @@ def _send(function: str, gid: Any, send: Callable[[], Request]) -> Request:
     except AccessError as error:
         raise refused(function, error) from None
     except DisconnectedError as error:
-        raise CASeverityException(
-            function, message(ECA.DISCONN), status=int(ECA.DISCONN), name=error.name
-        ) from None
+        raise refusal(function, ECA.DISCONN, error.name) from None
     group.append(request)
     return request
 

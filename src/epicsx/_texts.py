@@ -76,8 +76,14 @@ def connect_timed_out(function: str, name: str, seconds: float) -> str:
 
 def refused(function: str, error: CAError) -> CASeverityException:
     """The pyepics exception for what libca itself would have refused, such as a put without write access."""
-    text = message(error.status) if error.status is not None else error.message
-    return CASeverityException(function, text, status=error.status, name=error.name)
+    if error.status is not None:
+        return refusal(function, error.status, error.name)
+    return CASeverityException(function, error.message, name=error.name)
+
+
+def refusal(function: str, status: int, name: str = "") -> CASeverityException:
+    """The pyepics exception for an ECA code that a function of libca would have given."""
+    return CASeverityException(function, message(status), status=int(status), name=name)
 
 
 def get_failure(error: CAError, chid: Any) -> ChannelAccessGetFailure:

@@ -15,6 +15,7 @@ import numpy
 
 from . import _polling, dbr
 from ._deliver import delivering, text_of
+from ._request import Request
 from ._texts import failed, get_failure, get_timed_out, refused
 from .errors import (
     AccessError,
@@ -30,7 +31,6 @@ from .utils import bytes2str
 if TYPE_CHECKING:
     from ._ca import Core
     from ._dbr import Control
-    from ._request import Request
     from ._sample import Sample
 
 log = logging.getLogger("epicsx")
@@ -44,6 +44,15 @@ def value_of(sample: Sample) -> Any:
         return sample.plain()
     found = sample.value  # what a record says of itself: one text, however many elements it has
     return found[0] if isinstance(found, list) else found
+
+
+def first(sample: Sample, n: int) -> Any:
+    """The value, of which at most `n` elements are wanted; 0: all."""
+    value = value_of(sample)
+    if not 0 < n < sample.count or not hasattr(value, "__len__"):
+        return value
+    single = n == 1 and dbr.base_type(sample.dbr_type) not in (dbr.STRING, dbr.CHAR)
+    return value[0].item() if single else value[:n]
 
 
 def as_ctypes(value: Any, ftype: int) -> Any:
@@ -212,6 +221,26 @@ def _text(value: Any) -> Any:
         return value
     first = value[0] if len(value) else ""
     return first if isinstance(first, bytes) else str(first)
+
+
+def complete(
+    pending: Request | Sample, core: Core, timeout: float | None, chid: Any
+) -> Sample | None:
+    """The sample of a read that nobody has waited for; None, and pyepics' warning, if it does not come in time."""
+    if not isinstance(pending, Request):
+        return pending
+    if timeout is None:
+        timeout = default_timeout(core.count)
+    try:
+        sample = pending.result(timeout)
+        _polling.run()
+        return sample
+    except CATimeoutError as error:
+        failed(error, None)
+        warnings.warn(get_timed_out(core.name, timeout), stacklevel=4)
+        return None
+    except (ServerError, DisconnectedError) as error:
+        raise get_failure(error, chid) from None
 
 
 def send_put(

@@ -32,14 +32,14 @@ from ._facts import promote_fieldtype as promote_fieldtype
 from ._messages import find_lib as find_lib
 from ._messages import find_libca as find_libca
 from ._messages import find_libCom as find_libCom
-from ._texts import NOT_A_CHID, failed
+from ._texts import NOT_A_CHID, failed, refusal
 from ._values import put_callback as put_callback
-from .errors import CASeverityException as CASeverityException
+from .enums import ECA
 from .errors import (
-    CATimeoutError,
+    AccessError,
     DisconnectedError,
-    ServerError,
 )
+from .errors import CASeverityException as CASeverityException
 from .errors import ChannelAccessException as ChannelAccessException
 from .errors import ChannelAccessGetFailure as ChannelAccessGetFailure
 from .errors import (
@@ -68,7 +68,7 @@ libca: Any = None
 initial_context: int | None = None
 """The context that ``use_initial_context`` attaches: that of the first use."""
 
-ca_printf = ""
+ca_printf: Any = ""
 
 PREEMPTIVE_CALLBACK = True
 """Whether callbacks run by themselves; False, before first use, has ``poll`` and waiting calls run them."""
@@ -89,7 +89,6 @@ DEFAULT_SUBSCRIPTION_MASK = dbr.DBE_VALUE | dbr.DBE_ALARM
 """Which changes are events unless told otherwise."""
 
 _LIBCA_FINALIZED = object()
-_BADTYPE = 114  # ECA_BADTYPE: libca refuses numbers beyond its types
 
 _cache = _chids.cache
 _chid_cache = _chids.by_number
@@ -193,7 +192,9 @@ def withCHID(fcn: F) -> F:
         if not _ready():
             _finalized()
             return None
-        chid = args[0] if args else kwds.get("chid")
+        if not args and "chid" not in kwds:
+            return fcn(*args, **kwds)  # a TypeError that names what is missing
+        chid = args[0] if args else kwds["chid"]
         if not isinstance(chid, (dbr.chid_t, int)):
             raise ChannelAccessException(
                 f"{fcn.__name__}: {NOT_A_CHID} {chid} {type(chid)} args {list(args)} kwargs {kwds}!"
@@ -240,7 +241,7 @@ def withInitialContext(fcn: F) -> F:
     @functools.wraps(fcn)
     def wrapper(*args: Any, **kwds: Any) -> Any:
         before = current_context()
-        use_initial_context()
+        _local.context = initial_context
         try:
             return fcn(*args, **kwds)
         finally:
@@ -253,7 +254,7 @@ def PySEVCHK(func_name: str, status: int, expected: int = dbr.ECA_NORMAL) -> int
     """The status, if it is the expected one; else CASeverityException."""
     if status == expected:
         return status
-    raise CASeverityException(func_name, message(status), status=status)
+    raise refusal(func_name, status)
 
 
 def withSEVCHK(fcn: F) -> F:
@@ -299,13 +300,12 @@ def context_create(ctx: int | None = None) -> int:
     return dbr.ECA_NORMAL
 
 
-def create_context(ctx: int | None = None) -> int | None:
-    """Make a context, the first one by starting Channel Access; its number."""
+def create_context(ctx: int | None = None) -> None:
+    """Make a context and attach this thread to it, the first one by starting Channel Access."""
     context_create(ctx)
     global initial_context
     if initial_context is None:
         initial_context = current_context()
-    return current_context()
 
 
 @withCA
@@ -329,7 +329,7 @@ def destroy_context() -> int:
 
 
 @withCA
-def attach_context(context: int) -> int:
+def attach_context(context: int | None) -> int:
     """Attach this thread to a context; an ECA code, 424 if it has one already."""
     if current_context() is not None:
         return dbr.ECA_ISATTACHED
@@ -338,10 +338,12 @@ def attach_context(context: int) -> int:
 
 
 @withCA
+@withSEVCHK
 def use_initial_context() -> int:
-    """Attach this thread to the first context."""
-    _local.context = initial_context
-    return dbr.ECA_NORMAL
+    """Attach this thread to the first context; CASeverityException if it has another one."""
+    if current_context() == initial_context:
+        return dbr.ECA_NORMAL
+    return attach_context(initial_context)
 
 
 @withCA
@@ -407,9 +409,12 @@ def clear_cache() -> None:
     initial_context = _local.context = _new_context()
 
 
-def register_clear_cache(callback: Callable[[], Any]) -> None:
-    """Have ``callback()`` run by ``clear_cache``."""
-    _clear_cache_callbacks[id(callback)] = callback
+def register_clear_cache(callback: Callable[[], Any] | None) -> None:
+    """Have ``callback()`` run by ``clear_cache``; None is ignored, what else cannot be called is a RuntimeError."""
+    if callable(callback):
+        _clear_cache_callbacks[id(callback)] = callback
+    elif callback is not None:
+        raise RuntimeError(f"Cannot register type {type(callback)}. Callable required.")
 
 
 def _clear(item: _CacheItem) -> None:
@@ -444,7 +449,11 @@ def create_channel(
     priority : int, 0 to 99
         A channel of another priority than 0 is one of its own, on a circuit that the server may serve first.
     """
+    if not isinstance(pvname, (str, bytes)):
+        raise TypeError(f"a PV name is a text, not {pvname!r}")
     name = bytes2str(pvname)
+    if not name or "\0" in name:
+        raise refusal("create_channel", ECA.BADSTR, name)
     item = _chids.entry(_context(), name, _ca.core(name, priority), keep=True)
     if callback is not None and callback not in item.callbacks:
         item.listen()
@@ -462,13 +471,13 @@ def connect_channel(chid: Any, timeout: float | None = None, verbose: bool = Fal
     item = _chids.find(chid)
     if timeout is None:
         timeout = DEFAULT_CONNECTION_TIMEOUT
+    if verbose:
+        write(f" connect channel -> {item.chid!r} {state(chid)} {dbr.CS_CONN} ")
     connected = bool(item.core.wait_connected(timeout))
     _polling.run()
     if not connected:
         item.failures += 1
         item.ts = time.time()
-    if verbose:
-        write(f" connect channel -> {chid} {state(chid)} {dbr.CS_CONN} ")
     return connected
 
 
@@ -504,7 +513,6 @@ field_type = withCHID(_facts.field_type)
 state = withCHID(_facts.state)
 
 
-@withCA
 def isConnected(chid: Any) -> bool:
     """Whether the channel is connected."""
     return state(chid) == dbr.CS_CONN
@@ -517,10 +525,7 @@ def access(chid: Any) -> str:
     return ("no access", "read-only", "write-only", "read/write")[rights]
 
 
-@withCA
-def promote_type(chid: Any, use_time: bool = False, use_ctrl: bool = False) -> int:
-    """The channel's native type, or its TIME or CTRL variant."""
-    return promote_fieldtype(field_type(chid), use_time=use_time, use_ctrl=use_ctrl)
+promote_type = withCHID(_facts.promote_type)
 
 
 # ------------------------------------------------------------------- messages
@@ -585,7 +590,9 @@ def replace_printf_handler(writer: Callable[..., Any] | None = None) -> int:
 
     The logger ``epicsx.libca`` gets them all the same.
     """
+    global ca_printf
     _messages.replace_writer(writer)
+    ca_printf = "" if writer is None else writer
     return dbr.ECA_NORMAL
 
 
@@ -618,24 +625,24 @@ def client_status(context: Any, level: int, print_out: bool = True) -> Any:
 # --------------------------------------------------------------------- reading
 
 
-def _type_asked(core: Core, ftype: int | None) -> int:
+def _type_asked(function: str, core: Core, ftype: int | None) -> int:
     if ftype is None:
-        return -2
+        return int(core.native_type)
     if not 0 <= ftype <= 38:
-        raise CASeverityException("get", message(_BADTYPE), status=_BADTYPE)
-    return dbr.TIME_STRING if ftype == dbr.CTRL_STRING else ftype
+        raise refusal(function, ECA.BADTYPE, core.name)
+    return ftype
 
 
 def _answer(
     item: _CacheItem, sample: Sample, as_string: bool, as_numpy: bool, count: int | None = None
 ) -> dict[str, Any]:
-    value = _values.value_of(sample)
+    value = _values.first(sample, count or 0)
     if as_string:
         n = min(count or item.core.count, item.core.count)
         value = _as_string(value, item.chid, n, sample.dbr_type)
     elif not (as_numpy and HAS_NUMPY):
         value = _values.as_ctypes(value, sample.dbr_type)
-    return {"value": value, **_values.metadata(sample)}
+    return {**_values.metadata(sample), "value": value}
 
 
 def _no_connection(item: _CacheItem, timeout: float | None) -> None:
@@ -663,14 +670,22 @@ def get_with_metadata(
         _no_connection(item, timeout)
         return None
     core = item.core
-    asked = _type_asked(core, ftype)
+    asked = _type_asked("get", core, ftype)
     n = min(count or 0, core.count)
-    if not wait:
-        request = core.get_async(asked, n)
-        item.get_results[ftype, count] = [request]
-        return None
-    sample = _values.read(core, asked, n, timeout, lambda: item.chid)
-    return None if sample is None else _answer(item, sample, as_string, as_numpy, count)
+    if wait:
+        sample = _values.read(core, asked, n, timeout, lambda: item.chid)
+        if sample is not None:
+            item.remember(asked, n, sample)
+            return _answer(item, sample, as_string, as_numpy, count)
+    # With wait: what did not come in time may be had of get_complete() all the same, later.
+    if not item.waits_for(asked, n):
+        try:
+            item.remember(asked, n, core.get_async(asked, n))
+        except AccessError as error:
+            raise _texts.refused("get", error) from None
+        except DisconnectedError:
+            pass
+    return None
 
 
 def get(
@@ -696,25 +711,17 @@ def get_complete_with_metadata(
     as_string: bool = False,
     as_numpy: bool = True,
 ) -> dict[str, Any] | None:
-    """The answer of a ``get(wait=False)`` with the same arguments; None if there is none in time."""
+    """The answer to the last ``get`` of that type, waited for or not; None if there is none in time."""
     item = _chids.find(chid, "get_complete")
-    pending = item.get_results.get((ftype, count))
-    if not pending:
+    asked = _type_asked("get_complete", item.core, ftype)
+    pending = item.answer(asked, min(count or 0, item.core.count))
+    if pending is None:
         text = "get_complete without initial get() call"
         failed(lambda: ChannelAccessException(text, name=item.pvname), None)
         warnings.warn(text, stacklevel=2)
         return None
-    if timeout is None:
-        timeout = _values.default_timeout(item.core.count)
-    try:
-        sample = pending[0].result(timeout)
-    except CATimeoutError as error:
-        failed(error, None)
-        warnings.warn(_texts.get_timed_out(item.pvname, timeout), stacklevel=2)
-        return None
-    except (ServerError, DisconnectedError) as error:
-        raise _texts.get_failure(error, item.chid) from None
-    return _answer(item, sample, as_string, as_numpy, count)
+    sample = _values.complete(pending, item.core, timeout, item.chid)
+    return None if sample is None else _answer(item, sample, as_string, as_numpy, count)
 
 
 def get_complete(
@@ -791,11 +798,15 @@ def get_severity(chid: Any) -> int:
 
 def get_precision(chid: Any) -> int | None:
     """The display precision; None where the record has none."""
+    if field_type(chid) not in (dbr.FLOAT, dbr.DOUBLE):
+        return None
     return (get_ctrlvars(chid) or {}).get("precision")
 
 
 def get_enum_strings(chid: Any) -> tuple[str, ...] | None:
     """The names of an enum's states; None for other records."""
+    if field_type(chid) != dbr.ENUM:
+        return None
     return (get_ctrlvars(chid) or {}).get("enum_strs")
 
 
@@ -824,8 +835,8 @@ def put(
         raise ChannelAccessException(text, name=item.pvname)
     told = put_callback(item.pvname, callback, callback_data)
     asked = -2 if ftype is None else ftype
-    if not (-2 <= asked <= dbr.DOUBLE or asked in (dbr.PUT_ACKT, dbr.PUT_ACKS)):
-        raise CASeverityException("put", message(_BADTYPE), status=_BADTYPE, name=item.pvname)
+    if asked not in (-2, *range(dbr.DOUBLE + 1), dbr.PUT_ACKT, dbr.PUT_ACKS):
+        raise refusal("put", ECA.BADTYPE, item.pvname)
     return _values.send_put(item.core, value, wait, timeout, told, asked)
 
 
@@ -850,24 +861,25 @@ def create_subscription(
     item = _chids.find(chid, "create_subscription")
     if timeout is None:
         timeout = DEFAULT_CONNECTION_TIMEOUT
-    if not _connected(item, timeout):
+    if ftype is None and not _connected(item, timeout):
         text = _texts.connect_timed_out("create_subscription", item.pvname, timeout)
         raise ChannelAccessException(text, name=item.pvname)
     native = int(item.core.native_type) if ftype is None else ftype
-    ftype = promote_fieldtype(native, use_time=use_time, use_ctrl=use_ctrl)
+    promoted = promote_fieldtype(native, use_time=use_time, use_ctrl=use_ctrl)
+    asked = _type_asked("create_subscription", item.core, promoted)
 
     def event(sample: Sample) -> None:
         if callback is not None:
             callback(
                 value=_values.value_of(sample),
-                pvname=item.pvname,
-                chid=item.chid_int,
                 ftype=sample.dbr_type,
                 count=sample.count,
+                chid=item.chid_int,
+                pvname=item.pvname,
                 **_values.metadata(sample),
             )
 
-    handle = item.core.subscribe(event, mask or DEFAULT_SUBSCRIPTION_MASK, count or 0, "all", ftype)
+    handle = item.core.subscribe(event, mask or DEFAULT_SUBSCRIPTION_MASK, count or 0, "all", asked)
     return event, item.chid, handle
 
 
@@ -902,7 +914,7 @@ def sg_get(
 ) -> Any:
     """The value, read within a group, as text unless `as_string` is False; None if there is no answer in time."""
     item = _in_group("sg_get", chid)
-    sample = _groups.get(gid, item.core, _type_asked(item.core, ftype), chid)
+    sample = _groups.get(gid, item.core, _type_asked("sg_get", item.core, ftype), chid)
     return None if sample is None else _answer(item, sample, as_string, as_numpy)["value"]
 
 

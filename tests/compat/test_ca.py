@@ -88,7 +88,7 @@ def test_get(ioc: SoftIOC) -> None:
     assert ca.get(chid, wait=False) is None
     assert ca.get_complete(chid) == 1.5
     with pytest.warns(UserWarning, match="without initial get"):
-        assert ca.get_complete(chid, count=7) is None
+        assert ca.get_complete(chid, ftype=dbr.FLOAT) is None
     with pytest.raises(ca.ChannelAccessGetFailure, match="status code: 152"):
         ca.get(chid, ftype=36)
     array = ca.create_channel(ioc["wf:long:n"], connect=True)

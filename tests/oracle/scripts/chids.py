@@ -269,6 +269,62 @@ def groups(t: Lab) -> None:
     t.see("delete again", ca.sg_delete, gid)
 
 
+@step("refusals")
+def refusals(t: Lab) -> None:
+    """What libca itself would refuse, and calls that lack something."""
+    ca = t.epics.ca
+    chid = ca.create_channel(t.s("ao"), connect=True)
+    t.see("empty name", ca.create_channel, "")
+    t.see("type of a subscription", ca.create_subscription, chid, ftype=99)
+    t.see("type of a get", ca.get, chid, ftype=-5)
+    t.see("hook", ca.register_clear_cache, 5)
+    t.see("no hook", ca.register_clear_cache, None)
+    t.see("promote_type", ca.promote_type, "x")
+    t.see("isConnected", ca.isConnected, "x")
+    t.see("PySEVCHK", ca.PySEVCHK, "f", 80)
+    t.see("PySEVCHK expected", ca.PySEVCHK, "f", 80, 80)
+    gid = ca.sg_create()
+    slow = ca.create_channel(t.p("slow"), connect=True)
+    t.see("sg_put", ca.sg_put, gid, slow, 1)
+    t.see("sg_test", ca.sg_test, gid)
+    t.see("sg_block", ca.sg_block, gid, 0.05)
+    t.see("sg_test after", ca.sg_test, gid)
+    t.see("sg_delete", ca.sg_delete, gid)
+    found: dict[str, Any] = {}
+
+    def own() -> None:
+        found["create"] = ca.create_context()
+        try:
+            ca.use_initial_context()
+        except Exception as error:
+            found["use_initial_context"] = str(error)
+        found["destroy"] = ca.destroy_context()
+        found["none"] = ca.current_context()
+
+    thread = threading.Thread(target=own)
+    thread.start()
+    t.wait(lambda: not thread.is_alive())
+    for name, value in sorted(found.items()):
+        t.see(name, value)
+
+
+@step("answers again")
+def answers_again(t: Lab) -> None:
+    """An answer to a get may be had more than once."""
+    ca = t.epics.ca
+    chid = ca.create_channel(t.s("ao"), connect=True)
+    t.see("get", ca.get, chid)
+    t.see("again", ca.get_complete, chid)
+    t.see("by its type", ca.get_complete, chid, ftype=6)
+    t.see("of another type", ca.get_complete, chid, ftype=5)
+    wave = ca.create_channel(t.s("wf:long:n"), connect=True)
+    t.see("three", ca.get, wave, count=3, wait=False)
+    t.see("those three", ca.get_complete, wave)
+    t.see("as text", ca.get_complete, wave, as_string=True)
+    t.see("two of them", ca.get_complete, wave, count=2)
+    t.see("one of them", ca.get_complete, wave, count=1)
+
+
 @step("under way")
 def under_way(t: Lab) -> None:
     """pend_io, test_io, and who hears libca's messages."""
