@@ -14,11 +14,14 @@ Lifetime
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 from . import _ca
 from ._deliver import drain, enter_thread, forget_threads, leave_thread
@@ -90,7 +93,14 @@ class _Ended(logging.Filter):
 def at_exit() -> None:
     """End everything, once and for all: the package's own atexit handler calls this."""
     log.addFilter(_Ended())
+    threading.excepthook = functools.partial(_thread_failed, threading.excepthook)
     _ca.shutdown(EXIT_SECONDS, final=True)
+
+
+def _thread_failed(otherwise: Callable[[Any], object], args: Any) -> None:
+    # A daemon thread whose get or put was ended by the shutdown ends with the program: nothing to say either.
+    if args.exc_type is None or not issubclass(args.exc_type, CAError):
+        otherwise(args)
 
 
 def _finalize_in_multiprocessing_child() -> None:

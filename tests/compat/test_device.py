@@ -36,7 +36,8 @@ def prepared(ioc: SoftIOC) -> Device:
     """Not a fixture: pytest would keep it alive while the leak test runs."""
     for name, value in WRITTEN.items():
         assert epicsx.caput(ioc[name], value, wait=True) == 1
-    return Device(ioc.prefix, attrs=[*WRITTEN, "wf:double:n", "readonly"])
+    assert epicsx.caput(ioc["w:short"], list(range(10)), wait=True) == 1
+    return Device(ioc.prefix, attrs=[*WRITTEN, "w:short", "readonly"])
 
 
 @contextmanager
@@ -253,7 +254,7 @@ def test_save_and_restore(ioc: SoftIOC) -> None:
     dev = prepared(ioc)
     state = dev.save_state()
     assert {name: state[name] for name in WRITTEN} == WRITTEN
-    assert state["wf:double:n"].tolist() == list(range(10))
+    assert state["w:short"].tolist() == list(range(10))
     assert state["readonly"] == 4
     for name, value in {"ao": 0, "mbbo": 0, "stringout": "", "w:char": "x"}.items():
         dev.put(name, value, wait=True)

@@ -44,7 +44,7 @@ def test_callbacks_get_the_pv_itself(ioc: SoftIOC) -> None:
     EpicsCA.connect_all(5.0)
     more: list[Any] = []
     pv.add_callback(lambda pv=None: more.append(pv.value))
-    pv.put(pv.get() + 1, wait=True)
+    pv.put(1 if pv.get() != 1 else 2, wait=True)
     wait_until(lambda: more)
     wait_until(lambda: seen)
     assert seen[-1][0] is pv
@@ -69,7 +69,7 @@ def test_monitors_that_are_asked(ioc: SoftIOC) -> None:
     pv.set_monitor(callback=lambda pv=None, key=None: called.append(key), kw={"key": "k"})
     wait_until(pv.check_monitor)
     assert not pv.check_monitor()
-    pv.put(pv.get() + 1, wait=True)
+    pv.put(1 if pv.get() != 1 else 2, wait=True)
     wait_until(pv.check_monitor)
     wait_until(lambda: "k" in called)
     pv.clear_monitor()

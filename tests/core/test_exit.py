@@ -406,3 +406,30 @@ if __name__ == "__main__":
     )
     wait_until(lambda: float(ioc.read("puts:n")) >= 200, 10.0, every=0.05)
     assert float(ioc.read("puts:n")) == 200
+
+
+def test_daemon_threads_in_calls_end_without_a_word(ioc: SoftIOC) -> None:
+    """They are ended by the shutdown; what they then raise is nobody's affair."""
+    _run(
+        """
+import sys, threading, time
+import epicsx
+P = sys.argv[1]
+begun = threading.Barrier(9)
+def loop(call):
+    call()
+    begun.wait(20)
+    while True:
+        call()
+for i in range(4):
+    threading.Thread(target=loop, args=(lambda: epicsx.caget(P + "ao", use_monitor=False),), daemon=True).start()
+    threading.Thread(target=loop, args=(lambda: epicsx.caget_many([P + "ao", P + "ai"]),), daemon=True).start()
+waiting = epicsx.PV(P + "nobody")
+threading.Thread(target=waiting.wait_for_connection, args=(60,), daemon=True).start()
+epicsx.camonitor(P + "cnt:100hz", writer=lambda line: None)
+group = epicsx.ca.sg_create()
+begun.wait(20)
+print("end", time.monotonic(), flush=True)
+""",
+        ioc,
+    )

@@ -25,6 +25,7 @@ def device(t: Lab) -> None:
     t.see("get", device.get, "VAL")
     t.see("get text", device.get, "VAL", as_string=True)
     t.see("put", device.put, "VAL", 3.5, wait=True)
+    t.wait(lambda: device.get("VAL") == 3.5)
     t.see("then", device.get, "VAL")
     device.VAL = 4.5
     t.wait(lambda: device.get("VAL") == 4.5)
@@ -76,6 +77,7 @@ def files(t: Lab) -> None:
     """write_state, read_state."""
     device = t.epics.Device(t.p("ao"), delim=".", attrs=("VAL", "PREC", "EGU"))
     device.put("VAL", 3.5, wait=True)
+    t.wait(lambda: device.get("VAL") == 3.5)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "state")
         t.see("write", device.write_state, path)
