@@ -102,7 +102,9 @@ def test_moves_that_are_not_tried(motors: MotorIOC, motor: Motor) -> None:
 
 
 def test_a_move_that_is_not_waited_for(motor: Motor) -> None:
+    motor.put("VELO", 20.0, wait=True)
     assert motor.move(50, confirm_move=True) == 1
+    wait_until(lambda: motor.get("RBV") > 0)
     motor.stop()
     wait_until(lambda: motor.get("DMOV") == 1 and 0 < motor.get("RBV") < 50)
     assert motor.move(40) in (0, 1)
