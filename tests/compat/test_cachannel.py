@@ -246,6 +246,7 @@ def test_epicspv(ioc: SoftIOC) -> None:
     assert isinstance(pv, epicsx.PV)
     pv.putWait(1.25)
     assert pv.callBack.putComplete == 1
+    wait_until(lambda: pv.getw() == 1.25)  # the monitor's news may come after the put's completion
     assert pv.getw() == pv.getValue() == pv.array_get() == pv.pvValue == 1.25
     assert (pv.getControl() or {})["units"] == "mm"
     assert (pv.callBack.pv_units, pv.callBack.pv_upctrllim) == ("mm", 100.0)

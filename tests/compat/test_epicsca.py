@@ -99,6 +99,7 @@ def test_what_is_not_there(ioc: SoftIOC, capsys: pytest.CaptureFixture[str]) -> 
 def test_epicspv(ioc: SoftIOC) -> None:
     pv = epicsPV(ioc["mbbo"])
     pv.putw(1, wait=True)
+    wait_until(lambda: pv.getw() == 1)  # the monitor's news may come after the put's completion
     assert pv.getw() == pv.getValue() == pv.pvValue == pv.array_get() == 1
     assert (pv.getControl() or {})["enum_strs"][:2] == ("Zero", "One")
     assert pv.callBack.pv_statestrings[1] == "One"
