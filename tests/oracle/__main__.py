@@ -10,8 +10,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from oracle import report
-from oracle.compare import judge, read_list
-from oracle.runner import oracle_ioc, run, scripts
+from oracle.compare import read_list
+from oracle.examine import examine
+from oracle.runner import scripts
 
 
 def main() -> int:
@@ -25,12 +26,11 @@ def main() -> int:
     verdicts = []
     for script in given.scripts or scripts():
         begun = time.monotonic()
-        with oracle_ioc() as ioc:
-            pyepics, epicsx = run(script, ioc)
+        verdict, pyepics, epicsx = examine(script, known)
         if given.all:
             for name, text in pyepics.items():
                 print(f"{script}/{name}\n    {text}\n    {epicsx.get(name)}")
-        verdicts.append(judge(script, pyepics, epicsx, known))
+        verdicts.append(verdict)
         print(f"{script}: {time.monotonic() - begun:.1f} s", file=sys.stderr)
     for verdict in verdicts:
         if given.toml:

@@ -173,3 +173,17 @@ def judge(
                 f"{' not' if n > 0 else ''} seen:\n    pyepics  {one}\n    epicsx   {other}"
             )
     return verdict
+
+
+def without_chance(
+    first: Verdict, second: Verdict, epicsx: Mapping[str, Told], again: Mapping[str, Told]
+) -> Verdict:
+    """The verdict of a second run, with those faults of the first in which epicsx's own answer was another.
+
+    `epicsx`, `again` are what epicsx saw in the two runs.
+    """
+    for where, pair in first.unlisted.items():
+        name = where.partition("/")[2]
+        if epicsx.get(name, ABSENT) != again.get(name, ABSENT):
+            second.unlisted.setdefault(where, pair)
+    return second

@@ -283,13 +283,6 @@ def refusals(t: Lab) -> None:
     t.see("isConnected", ca.isConnected, "x")
     t.see("PySEVCHK", ca.PySEVCHK, "f", 80)
     t.see("PySEVCHK expected", ca.PySEVCHK, "f", 80, 80)
-    gid = ca.sg_create()
-    slow = ca.create_channel(t.p("slow"), connect=True)
-    t.see("sg_put", ca.sg_put, gid, slow, 1)
-    t.see("sg_test", ca.sg_test, gid)
-    t.see("sg_block", ca.sg_block, gid, 0.05)
-    t.see("sg_test after", ca.sg_test, gid)
-    t.see("sg_delete", ca.sg_delete, gid)
     found: dict[str, Any] = {}
 
     def own() -> None:

@@ -264,6 +264,8 @@ def get_pv(t: Lab) -> None:
     epics.get_pv(name, connection_callback=lambda **k: told.append(sorted(k)))
     epics.get_pv(name, access_callback=lambda *a, **k: told.append((a, sorted(k))))
     t.see("told", lambda: list(told))
+    first_value(t, one)
+    t.settle(0.02)
     calls = Calls()
     epics.get_pv(name, callback=calls)
     t.see("callback at once", lambda: [without_pv(k)["value"] for k in calls])
