@@ -84,7 +84,7 @@ def forget_threads() -> None:
 # --------------------------------------------------------------- drain loop
 
 hooks = {}
-"""Filled from above: ``message(text)`` hears what libca prints, ``exception(status, op, name, text)`` its exceptions."""
+"""Filled from above: ``message(text)`` hears libca's prints, ``exception(status, op, name, text)`` its exceptions."""
 
 def drain(Context context, int limit=1000) -> int:
     """Deliver what waits in the lane, oldest first, at most `limit` notes; how many there were."""
