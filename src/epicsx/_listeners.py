@@ -7,7 +7,7 @@ Lifetime
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 __all__ = ["CallbackDict", "CallbackList"]
@@ -73,7 +73,11 @@ class CallbackDict(dict[Any, Any]):
 
 
 class CallbackList(list[Any]):
-    """Functions: ``PV.connection_callbacks``, ``PV.access_callbacks``."""
+    """Functions: ``PV.connection_callbacks``, ``PV.access_callbacks``.
+
+    A change and its notice to the PV are one step: the dispatcher's news come before both or after both, and no
+    function hears twice of one connection.
+    """
 
     __slots__ = ("_empty", "_owner")
 
@@ -82,56 +86,50 @@ class CallbackList(list[Any]):
         self._owner = weakref.ref(owner)
         self._empty = not self
 
-    def _changed(self) -> None:
-        first = self if self._empty and self else None
-        self._empty = not self
+    def _change(self, method: Callable[..., Any], *args: Any) -> Any:
         owner = self._owner()
-        if owner is not None:
+        if owner is None:
+            return method(*args)
+        with owner._settling():
+            found = method(*args)
+            first = self if self._empty and self else None
+            self._empty = not self
             owner._listeners_changed(first)
+        return found
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        super().__setitem__(index, value)
-        self._changed()
+        self._change(super().__setitem__, index, value)
 
     def __delitem__(self, index: Any) -> None:
-        super().__delitem__(index)
-        self._changed()
+        self._change(super().__delitem__, index)
 
     def __iadd__(self, other: Iterable[Any]) -> CallbackList:  # type: ignore[misc]  # noqa: PYI034
-        super().extend(other)
-        self._changed()
+        self._change(super().extend, other)
         return self
 
     def append(self, item: Any) -> None:
         """As of list."""
-        super().append(item)
-        self._changed()
+        self._change(super().append, item)
 
     def clear(self) -> None:
         """As of list."""
-        super().clear()
-        self._changed()
+        self._change(super().clear)
 
     def extend(self, items: Iterable[Any]) -> None:
         """As of list."""
-        super().extend(items)
-        self._changed()
+        self._change(super().extend, items)
 
     def insert(self, index: Any, item: Any) -> None:
         """As of list."""
-        super().insert(index, item)
-        self._changed()
+        self._change(super().insert, index, item)
 
     def pop(self, index: Any = -1) -> Any:
         """As of list."""
-        found = super().pop(index)
-        self._changed()
-        return found
+        return self._change(super().pop, index)
 
     def remove(self, item: Any) -> None:
         """As of list."""
-        super().remove(item)
-        self._changed()
+        self._change(super().remove, item)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return list, (list(self),)

@@ -122,6 +122,11 @@ class PVConnection:
         context = self._core.context
         (context.pin if wanted else context.unpin)(self._listeners_changed)
 
+    @staticmethod
+    def _settling() -> threading.RLock:
+        """The lock under which what is told, and to whom, changes."""
+        return _settling
+
     def _listeners_changed(self, first: CallbackList | None = None) -> None:
         """Somebody has changed a container of callbacks; `first` is a list that was empty."""
         wanted = bool(self._callbacks or self._connection_callbacks or self._access_callbacks)

@@ -310,15 +310,13 @@ access_rights_handler_args = _structure(
 
 
 class DefaultIntEnum(enum.IntEnum):
-    """Numbers with names, shown by the bare name; an unknown number becomes a member named UNKNOWN."""
+    """Numbers with names, shown by the bare name; anything unknown becomes a member named UNKNOWN."""
 
     @classmethod
-    def _missing_(cls, value: object) -> DefaultIntEnum | None:
-        if not isinstance(value, int):
-            return None
-        unknown = int.__new__(cls, value)
+    def _missing_(cls, value: Any) -> DefaultIntEnum:
+        unknown = int.__new__(cls, value if isinstance(value, int) else 0)
         unknown._name_ = "UNKNOWN"
-        unknown._value_ = int(value)
+        unknown._value_ = value
         return unknown
 
     def __repr__(self) -> str:

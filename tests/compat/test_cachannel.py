@@ -97,7 +97,8 @@ def test_many_at_once_by_pend_io(ioc: SoftIOC, channel: Connect) -> None:
         each.search()
     many[0].pend_io()
     assert [each.state() for each in many] == [number.cs_conn] * 20
-    for each in many:
+    for i, each in enumerate(many):
+        each.array_put(i)
         each.array_get()
     many[7].pend_io(5.0)
     assert [each.getValue() for each in many] == list(range(20))
@@ -239,6 +240,31 @@ def test_module_ca() -> None:
 def test_use_numpy(ioc: SoftIOC, channel: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "USE_NUMPY", True)
     assert isinstance(channel("wf:double:n").getw(), np.ndarray)
+
+
+def test_alarms_are_acknowledged(ioc: SoftIOC, channel: Connect) -> None:
+    ao = channel("ao")
+    before = ao.getw()
+    chid = epicsx.ca.create_channel(ioc["ao"], connect=True)
+
+    def acks() -> Any:
+        found = epicsx.ca.get_with_metadata(chid, ftype=number.DBR_STSACK_STRING)
+        assert found is not None
+        return found["ackt"], found["acks"]
+
+    done = threading.Event()
+    try:
+        epicsx.caput(ioc["ao"], 95.0, wait=True)
+        epicsx.caput(ioc["ao"], 1.0, wait=True)
+        assert acks() == (1, 2)
+        ao.array_put_callback(2, number.DBR_PUT_ACKS, 1, lambda args, user: done.set())
+        assert done.wait(5.0)
+        ao.putw(0, number.DBR_PUT_ACKT)
+        wait_until(lambda: acks() == (0, 0))
+    finally:
+        ao.putw(1, number.DBR_PUT_ACKT)
+        ao.putw(before)
+        wait_until(lambda: acks()[0] == 1)
 
 
 def test_epicspv(ioc: SoftIOC) -> None:

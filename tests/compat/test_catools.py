@@ -176,9 +176,25 @@ def test_failures_are_raised_or_given_back(ioc: SoftIOC) -> None:
         caput(ioc["mbbo"], "Nine")
     with pytest.raises(ca_nothing):
         caput(ioc["longout"], "many")
-    with pytest.raises(NotImplementedError):
-        caput(ioc["mbbo"], 1, datatype=catools.DBR_PUT_ACKS)
     assert caput(ioc["slow2"], 1, wait=True, timeout=0.05, throw=False).errorcode == ECA_TIMEOUT
+
+
+def test_alarms_are_acknowledged(ioc: SoftIOC) -> None:
+    name = ioc["ao"]
+    before = float(caget(name))
+    try:
+        caput(name, 95.0, wait=True)
+        caput(name, 1.0, wait=True)
+        found = caget(name, datatype=catools.DBR_STSACK_STRING)
+        assert (found.ackt, found.acks) == (1, 2)
+        assert caput(name, 2, datatype=catools.DBR_PUT_ACKS, wait=True)
+        assert caput(name, 0, datatype=catools.DBR_PUT_ACKT)
+        found = caget(name, datatype=catools.DBR_STSACK_STRING)
+        assert (found.ackt, found.acks) == (0, 0)
+        assert not caput(name, "many", datatype=catools.DBR_PUT_ACKS, throw=False)
+    finally:
+        caput(name, 1, datatype=catools.DBR_PUT_ACKT, wait=True)
+        caput(name, before, wait=True)
 
 
 def test_caput_converts_as_a_server_would(ioc: SoftIOC) -> None:

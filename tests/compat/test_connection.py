@@ -144,6 +144,37 @@ def test_a_failing_connection_callback_is_logged(
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_no_news_between_a_new_listener_and_its_notice(
+    ioc: SoftIOC, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes when it is connected hears of the next change only, whatever the dispatcher does meanwhile."""
+    pv = PV(ioc["ao"])
+    assert pv.wait_for_connection(5)
+    told: list[Any] = []
+    noticed = pv._listeners_changed
+    news = [
+        threading.Thread(target=pv._on_core_access, args=(True, True)),
+        threading.Thread(target=pv._on_core_connection, args=(True, 6)),
+    ]
+
+    def late(first: Any = None) -> None:
+        if news:
+            thread = news.pop(0)
+            thread.start()
+            thread.join(0.2)  # it waits for the notice; were it not so, it would be through now
+            started.append(thread)
+        noticed(first)
+
+    started: list[threading.Thread] = []
+    monkeypatch.setattr(pv, "_listeners_changed", late)
+    pv.access_callbacks.append(lambda read, write, pv: told.append((read, write)))
+    pv.connection_callbacks.append(lambda **kwds: told.append(kwds["conn"]))
+    for thread in started:
+        thread.join(5.0)
+    assert (len(started), told) == (2, [])
+    pv.disconnect()  # while it is still the same function by which the context keeps the PV
+
+
 def test_access_callbacks(ioc: SoftIOC) -> None:
     ioc.write("access", 1)
     seen: list[tuple[bool, bool]] = []

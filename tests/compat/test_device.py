@@ -18,6 +18,7 @@ import epicsx
 from epicsx import pv as pv_module
 from epicsx.device import Device
 from epicsx.errors import CATimeoutError
+from epicsx.functional import caput_many
 from epicsx.testing import SoftIOC
 
 MISSES = Device._grace + 0.25  # seconds in which a name that is none must have been refused
@@ -68,6 +69,7 @@ def test_by_attribute_and_by_name(ioc: SoftIOC) -> None:
 
 def test_attributes_given_at_first_connect_together(ioc: SoftIOC) -> None:
     names = [f"bulk:{i:04d}" for i in range(100, 300)]
+    assert caput_many([ioc[name] for name in names], range(100, 300), wait="all") == [1] * 200
     dev = Device(ioc.prefix, attrs=names, timeout=3.0)
     assert all(dev._pvs[name].connection_timeout == 3.0 for name in names)
     assert [dev.get_all()[name] for name in names] == list(range(100, 300))

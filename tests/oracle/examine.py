@@ -15,12 +15,12 @@ def examine(
     explain is looked at once more, on another IOC. What epicsx itself then answers differently stays a fault: epicsx
     has no right to chance.
     """
-    with oracle_ioc(repeater_port) as ioc:
+    with oracle_ioc(script, repeater_port) as ioc:
         pyepics, epicsx = run(script, ioc)
     verdict = judge(script, pyepics, epicsx, known)
     if not verdict.faults:
         return verdict, pyepics, epicsx
-    with oracle_ioc(repeater_port) as ioc:
+    with oracle_ioc(script, repeater_port) as ioc:
         pyepics, again = run(script, ioc)
     second = judge(script, pyepics, again, known)
     return without_chance(verdict, second, epicsx, again), pyepics, again

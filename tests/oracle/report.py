@@ -47,7 +47,7 @@ def table(verdicts: list[Verdict]) -> str:
 
 _INTRO = """# Parity with pyepics
 
-The oracle runs the same scripts under pyepics 3.5.10 and under epicsx, each in its own process, against one soft IOC.
+The oracle runs the same scripts under pyepics 3.5.10 and under epicsx, each in its own process, against one IOC.
 It compares values, types, dtypes, texts, exceptions, warnings, printed output, callback keywords and callback order.
 This page is written by `make parity` and has the whole result: how much was compared, and every difference with its
 reason.

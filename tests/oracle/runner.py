@@ -1,4 +1,4 @@
-"""Runs a script under both, each in a process of its own, at the same time, against one IOC.
+"""Runs a script under both, each in a process of its own, at the same time, against one IOC: `SERVERS` says which.
 
 Each has records of its own to write to, and both read a third, shared set, whose values and time stamps are the
 same for both. A step that ends the process, or hangs, is an observation, and the next step gets a new process.
@@ -19,13 +19,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from support.records import ELEMENT_TYPES, access_security, latin1, waveform, waveforms
 
-from epicsx.testing import SoftIOC
+from epicsx.testing import MotorIOC, ScalerIOC, SoftIOC
 from oracle.steps import Told
 
 HERE = Path(__file__).parent
@@ -56,21 +56,52 @@ def _database() -> list[str | bytes]:
     return found
 
 
-@contextlib.contextmanager
-def oracle_ioc(repeater_port: int | None = None) -> Iterator[SoftIOC]:
-    """The IOC that both clients talk to."""
-    prefix = f"ORA{random.SystemRandom().randrange(16**4):04X}:"
-    security = access_security().read_text().replace("$(P)", f"{prefix}a:")
-    with SoftIOC(
+IOC = SoftIOC | MotorIOC | ScalerIOC
+
+
+def _softioc(prefix: str, repeater_port: int | None) -> IOC:
+    security = access_security().read_text().replace("$(P)", f"{prefix}{SETS[0]}")
+    return SoftIOC(
         _database(), prefix=prefix, access_security=security, repeater_port=repeater_port
-    ) as ioc:
+    )
+
+
+def _motors(prefix: str, repeater_port: int | None) -> IOC:
+    records: dict[str, dict[str, Any]] = {}
+    pvs: dict[str, Any] = {}
+    for each in SETS:
+        # quick ones: what is compared is what becomes of a move, not how long it takes
+        records[f"{each}m1"] = {"VELO": 200.0, "ACCL": 0.05}
+        records[f"{each}m2"] = {"VELO": 500.0, "ACCL": 0.05, "switches": (-10, 20)}
+        for name in ("m1", "m2"):
+            pvs[f"{each}{name}_able.VAL"] = {"value": 0, "states": ["Enable", "Disable"]}
+        pvs |= {f"{each}anchor": 0, f"{each}other": 1.0}
+    return MotorIOC(records, pvs, prefix=prefix, repeater_port=repeater_port)
+
+
+def _scalers(prefix: str, repeater_port: int | None) -> IOC:
+    names = {f"NM{i}": f"chan {i}" for i in range(1, 5)}
+    records = {f"{each}sc": names for each in SETS}
+    pvs = {f"{each}anchor": 0 for each in SETS}
+    return ScalerIOC(records, pvs, prefix=prefix, repeater_port=repeater_port)
+
+
+SERVERS: dict[str, Callable[[str, int | None], IOC]] = {"motors": _motors, "scalers": _scalers}
+"""Script -> what makes the IOC that it needs, where that is not the soft IOC."""
+
+
+@contextlib.contextmanager
+def oracle_ioc(script: str, repeater_port: int | None = None) -> Iterator[IOC]:
+    """The IOC that both clients of a script talk to."""
+    prefix = f"ORA{random.SystemRandom().randrange(16**4):04X}:"
+    with SERVERS.get(script, _softioc)(prefix, repeater_port) as ioc:
         yield ioc
 
 
 class _Client:
     """One client process, and what it tells."""
 
-    def __init__(self, face: str, script: str, ioc: SoftIOC, names: list[str]) -> None:
+    def __init__(self, face: str, script: str, ioc: IOC, names: list[str]) -> None:
         own = ioc.prefix + SETS[FACES.index(face)]
         command = [sys.executable, "-X", "faulthandler", str(HERE / "client.py"), face]
         command += [str(SCRIPTS / f"{script}.py"), own, ioc.prefix + SETS[2], *names]
@@ -122,7 +153,7 @@ class _Client:
         return self._complaint
 
 
-def steps_of(script: str, face: str, ioc: SoftIOC) -> dict[str, float]:
+def steps_of(script: str, face: str, ioc: IOC) -> dict[str, float]:
     """The steps of a script, with the seconds that each may take."""
     client = _Client(face, script, ioc, [])
     try:
@@ -134,7 +165,7 @@ def steps_of(script: str, face: str, ioc: SoftIOC) -> dict[str, float]:
     return dict(told[1])  # type: ignore[arg-type]
 
 
-def _run_face(face: str, script: str, ioc: SoftIOC, steps: dict[str, float]) -> Seen:
+def _run_face(face: str, script: str, ioc: IOC, steps: dict[str, float]) -> Seen:
     """All that one client sees."""
     seen: Seen = {}
     left = list(steps)
@@ -168,7 +199,7 @@ def _run_face(face: str, script: str, ioc: SoftIOC, steps: dict[str, float]) -> 
     return seen
 
 
-def run(script: str, ioc: SoftIOC) -> tuple[Seen, Seen]:
+def run(script: str, ioc: IOC) -> tuple[Seen, Seen]:
     """What pyepics and epicsx see in one script."""
     steps = steps_of(script, "pyepics", ioc)
     found: dict[str, Seen | BaseException] = {}

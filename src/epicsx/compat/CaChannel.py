@@ -6,7 +6,6 @@ module it stands for ``import CaChannel`` with ``CaChannel.CaChannel(name)``.
 Differences
     Callbacks run on epicsx's dispatcher at any time, not only in ``pend_event``. Requests are sent at once. Times of
     DBR_TIME types count from 1990, as there (``pv_seconds``). There is no ``add_exception_event``: what fails, raises.
-    Alarms cannot be acknowledged (DBR_PUT_ACKT, DBR_PUT_ACKS).
 
 Threads
     Any thread may call anything. ``pend_io`` waits for the searches and reads of all threads.
@@ -28,7 +27,7 @@ from ..enums import DBR, ECA
 from ..errors import BadTypeError, BadValueError, CAError
 from ..utils import bytes2str
 from . import _cachannel_ca as ca
-from ._puts import for_put
+from ._puts import for_put, sent_as
 
 if TYPE_CHECKING:
     from .._ca import Core, Subscription
@@ -262,9 +261,9 @@ class CaChannel:
 
     def _put(self, value: Any, req_type: int | None, count: int | None) -> tuple[Core, Any]:
         core = self._connected()
-        if req_type in (DBR.PUT_ACKT, DBR.PUT_ACKS):
-            raise CaChannelException(ECA.NOSUPPORT)
-        asked = None if req_type is None or req_type < 0 else req_type % 7
+        asked = None if req_type is None or req_type < 0 else req_type
+        if asked is not None and sent_as(asked) < 0:
+            asked %= 7
         try:
             return core, for_put(value, core, asked, count)
         except (TypeError, ValueError) as error:
@@ -276,13 +275,14 @@ class CaChannel:
         Parameters
         ----------
         req_type : int
-            ``ca.DBR_*``: the value is coerced to it first; None is the record's own type.
+            ``ca.DBR_*``: the value is coerced to it first; None is the record's own type. ``DBR_PUT_ACKT`` and
+            ``DBR_PUT_ACKS`` acknowledge alarms.
         count : int
             At most so many elements.
         """
         core, value = self._put(value, req_type, count)
         try:
-            core.put(value, False, self.getTimeout(), True, self._channel)
+            core.put(value, False, self.getTimeout(), True, self._channel, sent_as(req_type))
         except CAError as error:
             raise _failure(error) from error
 
@@ -302,7 +302,7 @@ class CaChannel:
             callback(_told(core, dbr_type, count or core.count, request.exception(0)), user_args)
 
         try:
-            core.put_async(value, None, True, done, self._channel)
+            core.put_async(value, None, True, done, self._channel, dbr_type=sent_as(req_type))
         except CAError as error:
             raise _failure(error) from error
 

@@ -21,6 +21,13 @@ _COERCE = {
     dbr.LONG: int,
 }
 
+_ACKNOWLEDGEMENTS = (dbr.PUT_ACKT, dbr.PUT_ACKS)
+
+
+def sent_as(asked: int | None) -> int:
+    """The DBR type for the core to send: the record's own (-2), or an acknowledgement of alarms."""
+    return asked if asked in _ACKNOWLEDGEMENTS else -2
+
 
 def for_put(value: Any, core: Core, asked: int | None = None, count: int | None = None) -> Any:
     """`value` as the record of a connected channel takes it.
@@ -37,6 +44,8 @@ def for_put(value: Any, core: Core, asked: int | None = None, count: int | None 
     ValueError, TypeError
         It cannot be made into what the record holds.
     """
+    if asked in _ACKNOWLEDGEMENTS:
+        return int(value)
     native = core.native_type
     if isinstance(value, bytes) and (native != dbr.CHAR or core.count == 1):
         value = bytes2str(value)

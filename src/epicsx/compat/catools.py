@@ -7,8 +7,7 @@
 Differences
     Calls block their thread and no other. Callbacks run on epicsx's dispatcher, one at a time, in order; one that
     raises is logged, and its subscription goes on. ``cothread.WaitForQuit`` has no counterpart: wait by what the
-    program likes, such as ``threading.Event().wait()``. Alarms cannot be acknowledged (DBR_PUT_ACKT, DBR_PUT_ACKS), and
-    values of DBR_STSACK_STRING are without ``ackt`` and ``acks``.
+    program likes, such as ``threading.Event().wait()``.
 
 Threads
     Any thread may call anything, also in callbacks. With `connect_timeout` a timer thread makes one of the calls.
@@ -35,7 +34,7 @@ from ..enums import DBR, ECA
 from ..errors import BadTypeError, BadValueError, CAError, CATimeoutError
 from ..errors import message as _message
 from ..utils import bytes2str
-from ._puts import for_put
+from ._puts import for_put, sent_as
 
 if TYPE_CHECKING:
     from .._ca import Core
@@ -264,8 +263,9 @@ def _augmented(sample: Sample, core: Core, datatype: Any) -> Any:
             found.units = control.units
             if control.precision is not None:
                 found.precision = control.precision
-    elif sample.dbr_type == DBR_STSACK_STRING:
+    elif acknowledgement := sample.acknowledgement:
         found.status, found.severity = sample.status, sample.severity
+        found.ackt, found.acks = acknowledgement
     return found
 
 
@@ -385,7 +385,7 @@ def caput(
     repeat_value : bool
         Write the one value to all PVs, even if it could be taken for a list of values.
     datatype : None, DBR_*, type or numpy dtype
-        What the value is coerced to first.
+        What the value is coerced to first. ``DBR_PUT_ACKT`` and ``DBR_PUT_ACKS`` acknowledge alarms.
     wait : bool
         Return when the records have finished processing.
     callback : callable
@@ -401,8 +401,6 @@ def caput(
         each = list(values)
         if len(each) != len(pvs):
             raise ValueError(f"{len(pvs)} PVs but {len(each)} values")
-    if datatype in (DBR_PUT_ACKT, DBR_PUT_ACKS):
-        raise NotImplementedError("alarms cannot be acknowledged through catools")
 
     def told(name: str, request: Any) -> None:
         error = request.exception(0)
@@ -410,13 +408,15 @@ def caput(
         callback(ca_nothing(name) if error is None else _nothing(error, name))
 
     def ask(i: int, core: Core, deadline: float | None) -> Any:
+        sent = sent_as(datatype)
         as_is = datatype is None or datatype in (*_TEXTS, DBR_ENUM_STR)
-        value = for_put(each[i], core, None if as_is else _native_of(datatype, core))
+        asked = None if as_is else datatype if sent >= 0 else _native_of(datatype, core)
+        value = for_put(each[i], core, asked)
         if not wait and callback is None:
-            core.put(value, False, _left(deadline), True)
+            core.put(value, False, _left(deadline), True, dbr_type=sent)
             return None
         done = None if callback is None else functools.partial(told, core.name)
-        request = core.put_async(value, None, True, done)
+        request = core.put_async(value, None, True, done, dbr_type=sent)
         return request if wait else None
 
     return _many(pvs, timeout, throw, ask, lambda _, core: ca_nothing(core.name))

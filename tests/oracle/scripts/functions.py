@@ -190,6 +190,8 @@ def dbr(t: Lab) -> None:
         t.see(f"native_type {number}", dbr.native_type, number)
     for number in range(25):
         t.see(f"AlarmStatus {number}", lambda n=number: dbr.AlarmStatus(n))
+    for given in ("x", "READ", None, 2.0):
+        t.see(f"AlarmStatus {given!r}", lambda given=given: repr(dbr.AlarmStatus(given)))
     for number in range(6):
         t.see(f"AlarmSeverity {number}", lambda n=number: dbr.AlarmSeverity(n))
     for name in (
