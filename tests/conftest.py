@@ -157,6 +157,12 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_collection_finish() -> None:
+    """Keep what pytest has made until here out of the collections after each test: so they take a fifth of the time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_lent(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a core test after which libca may still mention anything, or a block is alive."""

@@ -56,6 +56,17 @@ def finish(timeout: float) -> bool:
     return True
 
 
+def wait(told: threading.Event, timeout: float) -> bool:
+    """Wait for what a callback sets; with polling on it is delivered here, though its note may still be on its way."""
+    if not on:
+        return told.wait(timeout)
+    until = time.monotonic() + timeout
+    run()
+    while not told.is_set() and time.monotonic() < until:
+        run(0.005)
+    return told.is_set()
+
+
 def run(timeout: float = 0.0) -> None:
     """Deliver what waits, and what comes within `timeout` seconds, in this thread; nothing unless polling is on."""
     if not on or delivering():

@@ -280,11 +280,8 @@ def send_put(
         request = core.put_async(value, None, True, finished, dbr_type=dbr_type)
         if wait:
             request.result(timeout)
-            _polling.run()
-            if not delivering():
-                told.wait(
-                    1.0
-                )  # the callback runs elsewhere, and before put() returns unless others hold it up
+            if not delivering():  # it runs before put() returns, unless others hold it up
+                _polling.wait(told, 1.0)
         return 1
     except CATimeoutError as error:
         return failed(error, -1)

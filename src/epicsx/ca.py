@@ -184,8 +184,12 @@ def withCA(fcn: F) -> F:
     return wrapper  # type: ignore[return-value]
 
 
+def _with_chid(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (dbr.chid_t(args[0]), *args[1:]) if args and isinstance(args[0], int) else args
+
+
 def withCHID(fcn: F) -> F:
-    """Check that the first argument is a chid, before `fcn` runs."""
+    """Check that the first argument is a chid before `fcn` runs, which gets a number as a ``dbr.chid_t``."""
 
     @functools.wraps(fcn)
     def wrapper(*args: Any, **kwds: Any) -> Any:
@@ -200,7 +204,7 @@ def withCHID(fcn: F) -> F:
                 f"{fcn.__name__}: {NOT_A_CHID} {chid} {type(chid)} args {list(args)} kwargs {kwds}!"
             )
         _chids.find(chid)
-        return fcn(*args, **kwds)
+        return fcn(*_with_chid(args), **kwds)
 
     return wrapper  # type: ignore[return-value]
 
@@ -220,7 +224,7 @@ def _connecting(fcn: F, must: bool) -> F:
             if not connect_channel(chid, timeout=timeout) and must:
                 text = _texts.connect_timed_out(fcn.__name__, item.pvname, timeout)
                 raise ChannelAccessException(text, name=item.pvname)
-        return fcn(*args, **kwds)
+        return fcn(*_with_chid(args), **kwds)
 
     return wrapper  # type: ignore[return-value]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import wait_until
+from support import idle, wait_until
 
 from epicsx import (
     DBR,
@@ -424,13 +424,8 @@ def test_get_async(ioc: SoftIOC) -> None:
         wait_until(lambda: told == [request])
 
 
-def _idle(ioc: SoftIOC, name: str) -> None:
-    """Wait until the chain behind a slow record has ended: a put meanwhile would complete at once."""
-    wait_until(lambda: ioc.read(f"{name}:seq.PACT") == "0", 5.0, every=0.05)
-
-
 def test_a_cancelled_request_ends_once(ioc: SoftIOC) -> None:
-    _idle(ioc, "slow2")
+    idle(ioc, "slow2")
     with Channel(ioc["slow2"]) as channel:
         channel.connect()
         request = channel.put_async(1)
@@ -443,7 +438,7 @@ def test_a_cancelled_request_ends_once(ioc: SoftIOC) -> None:
 
 
 def test_a_request_has_a_deadline_of_its_own(ioc: SoftIOC) -> None:
-    _idle(ioc, "slow2")
+    idle(ioc, "slow2")
     with Channel(ioc["slow2"]) as channel:
         channel.connect()
         began = time.monotonic()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import wait_until
+from support import idle, wait_until
 
 from epicsx import (
     AccessError,
@@ -167,7 +167,7 @@ def test_a_closed_channel_in_a_list(ioc: SoftIOC) -> None:
 
 
 def test_a_slow_record_among_many_times_out_alone(ioc: SoftIOC) -> None:
-    wait_until(lambda: ioc.read("slow2:seq.PACT") == "0", 5.0, every=0.05)
+    idle(ioc, "slow2")
     names = [ioc["double"], ioc["slow2"], ioc["longout"]]
     connect(names)
     began = time.monotonic()

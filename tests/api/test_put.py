@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import wait_until
+from support import idle, wait_until
 
 from epicsx import (
     AccessError,
@@ -23,11 +23,6 @@ from epicsx import (
 from epicsx.testing import SoftIOC
 
 pytestmark = pytest.mark.core
-
-
-def _idle(ioc: SoftIOC, name: str) -> None:
-    """Wait until the chain behind a slow record has ended: a put meanwhile would complete at once."""
-    wait_until(lambda: ioc.read(f"{name}:seq.PACT") == "0", 5.0, every=0.05)
 
 
 # ---- what is written
@@ -265,7 +260,7 @@ def test_a_rejected_put_without_wait_is_counted_and_logged(
 
 
 def test_wait_ends_with_the_processing(ioc: SoftIOC) -> None:
-    _idle(ioc, "slow")
+    idle(ioc)
     ioc.write("slow:done", 0)
     with Channel(ioc["slow"]) as channel, Channel(ioc["slow:done"]) as done:
         channel.connect()
@@ -276,7 +271,7 @@ def test_wait_ends_with_the_processing(ioc: SoftIOC) -> None:
 
 
 def test_a_put_that_takes_longer_than_its_timeout(ioc: SoftIOC) -> None:
-    _idle(ioc, "slow2")
+    idle(ioc, "slow2")
     with Channel(ioc["slow2"]) as channel:
         channel.connect()
         began = time.monotonic()
@@ -287,7 +282,7 @@ def test_a_put_that_takes_longer_than_its_timeout(ioc: SoftIOC) -> None:
 
 
 def test_callback_and_wait_together(ioc: SoftIOC) -> None:
-    _idle(ioc, "slow")
+    idle(ioc)
     told: list[tuple[BaseException | None, str]] = []
     with Channel(ioc["slow"]) as channel:
         channel.put(
@@ -300,21 +295,21 @@ def test_callback_and_wait_together(ioc: SoftIOC) -> None:
 
 
 def test_a_callback_gets_the_timeout(ioc: SoftIOC) -> None:
-    _idle(ioc, "slow2")
+    idle(ioc, "slow2")
     told: list[BaseException | None] = []
     with Channel(ioc["slow2"]) as channel:
         channel.connect()
         channel.put(1.0, timeout=0.2, callback=told.append)
         wait_until(lambda: told, 2.0)
         assert isinstance(told[0], CATimeoutError)
-        _idle(ioc, "slow2")
+        idle(ioc, "slow2")
         assert len(told) == 1  # the late answer is nobody's
 
 
 def test_close_takes_back_what_waits(ioc: SoftIOC) -> None:
     # One each: the server's thread lets only one put with completion per channel in.
-    _idle(ioc, "slow")
-    _idle(ioc, "slow2")
+    idle(ioc)
+    idle(ioc, "slow2")
     told: list[BaseException | None] = []
     one, two = Channel(ioc["slow2"]), Channel(ioc["slow"])
     one.connect()
@@ -332,7 +327,7 @@ def test_close_takes_back_what_waits(ioc: SoftIOC) -> None:
 
 
 def test_close_of_one_handle_leaves_the_requests_of_another(ioc: SoftIOC) -> None:
-    _idle(ioc, "slow")
+    idle(ioc)
     with Channel(ioc["slow"]) as kept:
         other = Channel(ioc["slow"])
         kept.connect()
@@ -342,7 +337,7 @@ def test_close_of_one_handle_leaves_the_requests_of_another(ioc: SoftIOC) -> Non
 
 
 def test_threads_waiting_for_the_same_record(ioc: SoftIOC) -> None:
-    _idle(ioc, "slow")
+    idle(ioc)
     errors: list[BaseException] = []
 
     def work() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import run_python, wait_until
+from support import idle, run_python, wait_until
 
 from epicsx import ca, dbr
 from epicsx.testing import SoftIOC
@@ -112,6 +112,7 @@ def test_put(ioc: SoftIOC) -> None:
     done: list[Any] = []
     assert ca.put(chid, 7, callback=lambda **kwds: done.append(kwds), callback_data=3) == 1
     wait_until(lambda: done == [{"pvname": ioc["double"], "data": 3}])
+    idle(ioc)
     slow = ca.create_channel(ioc["slow"], connect=True)
     assert ca.put(slow, 1, wait=True, timeout=0.05) == -1
     with pytest.raises(ca.CASeverityException, match="Write access denied"):
@@ -245,7 +246,8 @@ def test_without_preemptive_callbacks(ioc: SoftIOC) -> None:
             assert threading.current_thread() is threading.main_thread()
 
         pv = PV(sys.argv[1], callback=f, connection_callback=lambda **kwds: told.append(kwds["conn"]))
-        assert pv.wait_for_connection(5) and told == [True] and pv.connected
+        assert pv.wait_for_connection(5) and pv.connected
+        assert told == [True]
         assert not [t for t in threading.enumerate() if t.name.startswith("epicsx")]
         deadline = time.monotonic() + 10
         while len(seen) < 3 and time.monotonic() < deadline:
@@ -253,12 +255,16 @@ def test_without_preemptive_callbacks(ioc: SoftIOC) -> None:
             time.sleep(0.15)
             assert len(seen) == before
             ca.poll()
-        assert len(seen) >= 3 and pv.value >= seen[-1]
-        begun = time.monotonic()
+        assert len(seen) >= 3
+        assert pv.value >= seen[-1]
+        begun, before = time.monotonic(), len(seen)
         ca.pend_event(0.5)
-        assert 0.45 < time.monotonic() - begun < 0.7 and len(seen) >= 5
+        took = time.monotonic() - begun
+        assert 0.45 < took < 1.0, took
+        assert len(seen) >= before + 2, (before, seen)
         done = []
-        assert pv.put(1, wait=True, callback=lambda **kwds: done.append(1)) == 1 and done == [1]
+        assert pv.put(1, wait=True, callback=lambda **kwds: done.append(1)) == 1
+        assert done == [1]
         """,
         ioc["cnt:10hz"],
     )

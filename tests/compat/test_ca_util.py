@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support import wait_until
+from support import idle, wait_until
 
 from epicsx.compat import ca_util
 from epicsx.compat.ca_util import caget, camonitor, caput, caputw, castate, caunmonitor
@@ -53,6 +53,7 @@ def test_read_check(ioc: SoftIOC, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_caputw(ioc: SoftIOC, capsys: pytest.CaptureFixture[str]) -> None:
+    idle(ioc)
     began = time.monotonic()
     caputw(ioc["slow"], 1)
     assert time.monotonic() - began > 0.25

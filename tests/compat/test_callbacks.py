@@ -220,7 +220,9 @@ def test_a_sleeping_callback_delays_nobody(ioc: SoftIOC) -> None:
 
 def test_callbacks_of_a_pv_that_got_its_first_one_late(ioc: SoftIOC, calls: Any) -> None:
     pv = monitored(ioc["double"])
-    value = pv.get()
+    value = 0.5 if pv.get() != 0.5 else 0.25
+    pv.put(value, wait=True)  # so that nothing older is still on its way
+    wait_until(lambda: pv.get() == value)
     pv.add_callback(calls)
     gc.collect()
     for i in range(1, 6):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import run_python, wait_until
+from support import idle, run_python, wait_until
 
 from epicsx import Channel
 from epicsx.compat import catools
@@ -176,6 +176,7 @@ def test_failures_are_raised_or_given_back(ioc: SoftIOC) -> None:
         caput(ioc["mbbo"], "Nine")
     with pytest.raises(ca_nothing):
         caput(ioc["longout"], "many")
+    idle(ioc, "slow2")
     assert caput(ioc["slow2"], 1, wait=True, timeout=0.05, throw=False).errorcode == ECA_TIMEOUT
 
 
@@ -218,6 +219,7 @@ def test_caput_converts_as_a_server_would(ioc: SoftIOC) -> None:
 
 def test_caput_callback(ioc: SoftIOC) -> None:
     told: list[Any] = []
+    idle(ioc)
     began = time.monotonic()
     assert caput(
         ioc["slow"], 1, callback=lambda result: told.append((result, threading.current_thread()))

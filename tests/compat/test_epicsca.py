@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support import wait_until
+from support import idle, wait_until
 
 from epicsx.compat import EpicsCA
 from epicsx.compat.epicsPV import epicsPV
@@ -56,6 +56,7 @@ def test_callbacks_get_the_pv_itself(ioc: SoftIOC) -> None:
 
 
 def test_a_put_that_is_asked_after(ioc: SoftIOC) -> None:
+    idle(ioc)
     pv = EpicsCA.PV(ioc["slow"], connect=True)
     assert pv.put(1, user_wait=True) == 1
     assert pv.put_complete is False

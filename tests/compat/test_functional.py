@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from support import wait_until
+from support import idle, wait_until
 
 from epicsx import ca, functional
 from epicsx.functional import caget, caget_many, cainfo, caput, caput_many
@@ -109,7 +109,7 @@ def test_caput_many_mistakes(ioc: SoftIOC) -> None:
         caput_many([ioc["double"], ioc["longout"]], [1, "many"])
     with pytest.raises(ca.CASeverityException, match="Write access denied"):
         caput_many([ioc["readonly"]], [1.0])
-    wait_until(lambda: ioc.read("slow:seq.PACT") == "0")
+    idle(ioc)
     assert caput_many([ioc["slow"]], [1.0], wait="all", put_timeout=0.1) == [-1]
 
 
@@ -139,7 +139,7 @@ def test_bulk_channels_are_not_kept_without_end(
 def test_strict(ioc: SoftIOC, capsys: pytest.CaptureFixture[str]) -> None:
     from epicsx._texts import strict
 
-    wait_until(lambda: ioc.read("slow:seq.PACT") == "0")
+    idle(ioc)
     strict()
     try:
         with pytest.raises(TimeoutError, match="nobody:has:this"):

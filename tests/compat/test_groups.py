@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 
 import pytest
-from support import wait_until
+from support import idle
 
 from epicsx import ca, dbr, strict
 from epicsx.errors import BadValueError, CATimeoutError
@@ -34,7 +34,7 @@ def test_a_group_reads_and_writes(ioc: SoftIOC) -> None:
 
 
 def test_a_group_that_takes_longer(ioc: SoftIOC) -> None:
-    wait_until(lambda: ioc.read("slow:seq.PACT") == "0")
+    idle(ioc)
     gid = ca.sg_create()
     slow = connected(ioc, "slow")
     ca.sg_put(gid, slow, 1.0)
@@ -43,12 +43,12 @@ def test_a_group_that_takes_longer(ioc: SoftIOC) -> None:
     with pytest.raises(ca.CASeverityException, match="timeout on IO operation expired"):
         ca.sg_block(gid, timeout=0.01)
     assert ca.sg_test(gid) == dbr.ECA_IODONE  # it has been reset
-    wait_until(lambda: ioc.read("slow:seq.PACT") == "0")
+    idle(ioc)
     ca.sg_put(gid, slow, 2.0)
     assert ca.sg_reset(gid) == dbr.ECA_NORMAL
     assert ca.sg_block(gid, timeout=0.0) == dbr.ECA_NORMAL
     ca.sg_delete(gid)
-    wait_until(lambda: ioc.read("slow:seq.PACT") == "0")
+    idle(ioc)
     assert float(ioc.read("slow")) == 2.0  # what was sent is carried out all the same
 
 

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import pytest
-from support import run_python, wait_until
+from support import idle, run_python, wait_until
 
 from epicsx import ca, dbr
 from epicsx.testing import SoftIOC
@@ -127,7 +127,7 @@ def test_priorities_have_circuits_of_their_own(ioc: SoftIOC) -> None:
 
 
 def test_pend_io_waits_for_what_nobody_waits_for(ioc: SoftIOC) -> None:
-    wait_until(lambda: ioc.read("slow:seq.PACT") == "0")
+    idle(ioc)
     chid = ca.create_channel(ioc["slow"], connect=True)
     assert ca.test_io() is True
     ended: list[Any] = []

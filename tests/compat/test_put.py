@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import wait_until
+from support import idle, wait_until
 
 from epicsx.ca import CASeverityException
 from epicsx.pv import PV
@@ -114,7 +114,7 @@ def test_rejected_by_the_server(ioc: SoftIOC, caplog: pytest.LogCaptureFixture) 
 
 
 def test_completion(ioc: SoftIOC) -> None:
-    wait_until(lambda: ioc.read("slow:seq.PACT") == "0")  # nobody else has it working
+    idle(ioc)
     pv = connected(ioc["slow"])
     states = [pv.put_complete]
     assert pv.put(1.0, use_complete=True) == 1

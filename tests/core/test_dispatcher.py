@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from support import wait_until
+from support import idle, wait_until
 
 from epicsx import Channel, Sample, connect, get_many, put_many
 from epicsx._ca import context
@@ -79,7 +79,7 @@ def test_access_is_known(ioc: SoftIOC, blocked: threading.Event) -> None:
 
 
 def test_a_deadline_is_kept_when_the_callback_is_over(ioc: SoftIOC) -> None:
-    wait_until(lambda: ioc.read("slow2:seq.PACT") == "0", 5.0, every=0.05)
+    idle(ioc, "slow2")
     with Channel(ioc["slow2"]) as channel:
         channel.connect()
         told: list[BaseException | None] = []

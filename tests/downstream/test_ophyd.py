@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 import pytest
-from support import wait_until
+from support import idle, wait_until
 
 from epicsx.testing import SoftIOC
 
@@ -117,6 +117,7 @@ def test_set_is_done_when_the_value_has_come_back(ioc: SoftIOC, signal: Signals)
 
 
 def test_set_with_completion_waits_for_the_record(ioc: SoftIOC, signal: Signals) -> None:
+    idle(ioc)
     s = signal(ioc["slow"], put_complete=True)
     begin = time.monotonic()
     status = s.set(4.0)
@@ -127,6 +128,7 @@ def test_set_with_completion_waits_for_the_record(ioc: SoftIOC, signal: Signals)
 
 
 def test_put_waits_and_put_calls_back(ioc: SoftIOC, signal: Signals) -> None:
+    idle(ioc)
     s = signal(ioc["slow"])
     told = threading.Event()
     begin = time.monotonic()

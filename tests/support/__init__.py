@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from support.records import access_security, core_database
 from support.subprocesses import Client, Result, run_python, start_python
-from support.waiting import threads_settle, wait_until
+from support.waiting import idle, threads_settle, wait_until
 
 __all__ = [
     "Client",
     "Result",
     "access_security",
     "core_database",
+    "idle",
     "run_python",
     "start_python",
     "threads_settle",

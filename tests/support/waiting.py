@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from epicsx.testing import SoftIOC
 
 T = TypeVar("T")
 
@@ -30,6 +33,14 @@ def wait_until(
             what = message or getattr(condition, "__qualname__", repr(condition))
             raise AssertionError(f"not within {timeout} s: {what}; last value {value!r}")
         time.sleep(every)
+
+
+def idle(ioc: SoftIOC, record: str = "slow") -> None:
+    """Wait until no test before has `slow` or `slow2` still working: a put would complete at once.
+
+    A record that processes is not processed again, so the put's chain would end before it.
+    """
+    wait_until(lambda: ioc.read(f"{record}:seq.PACT") == "0", every=0.05)
 
 
 def threads_settle(before: Collection[threading.Thread], timeout: float = 5.0) -> None:
