@@ -9,7 +9,7 @@ from .cli import COMMANDS, main
 
 def _command(arguments: list[str]) -> list[str]:
     first = arguments[0] if arguments else "-h"
-    script = first not in COMMANDS and (first in ("-", "-m") or not first.startswith("-"))
+    script = first not in COMMANDS and (first == "-" or first.startswith("-m") or first[:1] != "-")
     return ["run", *arguments] if script else arguments
 
 

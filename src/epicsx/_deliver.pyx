@@ -232,6 +232,24 @@ cdef object text_c(object value, int native, object precision, object enum_strs,
 
 # --------------------------------------------------------------------- face
 
+cdef object plain_all = None
+cdef object plain_one = None
+
+
+def runs_callbacks(cls) -> None:
+    """Say by which class's ``run_callbacks`` and ``run_callback`` to know that nobody has replaced them."""
+    global plain_all, plain_one
+    plain_all, plain_one = cls.run_callbacks, cls.run_callback
+
+
+cdef bint runs_its_own(object pv) except -1:
+    """Whether a subclass or a program has replaced one of them, as pyepics lets it. Asked per event, so in C."""
+    cdef object cls = type(pv)
+    cdef dict own = pv.__dict__
+    return (cls.run_callbacks is not plain_all or cls.run_callback is not plain_one
+            or "run_callbacks" in own or "run_callback" in own)
+
+
 @cython.no_gc_clear
 cdef class Face(Subscription):
     """What a PV stands on: its monitor, its ``_args``, the calls of its callbacks."""
@@ -422,11 +440,15 @@ cdef class Face(Subscription):
             self.text_due = True
         return 0
 
+    cdef bint in_event(self):
+        """Whether the caller is a callback of the PV; unless that has disconnected it."""
+        return self.in_thread and self.in_thread == PyThread_get_thread_ident() and self.event is not None
+
     def args(self) -> dict:
         """The PV's ``_args``: one real dict, brought up to date; inside a callback of the PV, that of the event."""
         cdef list v
         cdef int i
-        if self.in_thread and self.in_thread == PyThread_get_thread_ident():
+        if self.in_event():
             if self.args_event is None:
                 self.args_event = dict(zip(KEYS, self.event))
             return self.args_event
@@ -443,7 +465,7 @@ cdef class Face(Subscription):
 
     def value(self):
         """The newest value, by pyepics' rules; inside a callback of the PV, the event's."""
-        if self.in_thread and self.in_thread == PyThread_get_thread_ident():
+        if self.in_event():
             return self.event[VALUE]
         return self.refresh()[VALUE]
 
@@ -458,14 +480,15 @@ cdef class Face(Subscription):
         """Whether a value has been seen."""
         return self.refresh()[VALUE] is not None
 
-    def merge(self, Sample sample) -> None:
-        """A network read brings the fields up to date: value, alarm and stamp, or control data too."""
+    def merge(self, Sample sample, bint value=True) -> None:
+        """A network read brings the fields up to date: value (unless it is known and not wanted), alarm, stamp, control."""
         cdef list v = self.refresh()
         cdef ex_block *b = sample.b
-        v[VALUE] = pyepics_value(b)
-        v[COUNT] = b.count
-        if self.native < 0 or native_of(b.dbr_type) == self.core.ch.type:
-            self.native = native_of(b.dbr_type)
+        if value or v[VALUE] is None:
+            v[VALUE] = pyepics_value(b)
+            v[COUNT] = b.count
+            if self.native < 0 or native_of(b.dbr_type) == self.core.ch.type:
+                self.native = native_of(b.dbr_type)
         if b.dbr_type > 6:          # a read of the native type leaves alarm and stamp as they are
             self.fill_header(v, b)
         if 21 <= b.dbr_type <= 34:
@@ -476,7 +499,7 @@ cdef class Face(Subscription):
         """Forget all fields."""
         self.unsubscribe()
         self.now = self.event = None
-        self.args_now = None
+        self.args_now = self.args_event = None
         self.facts = -1
         self.control_arrival = 0
 
@@ -523,14 +546,17 @@ cdef class Face(Subscription):
         self.args_event = None
         self.in_thread = PyThread_get_thread_ident()
         try:
-            self.call_all(pv, callbacks, v)
+            if runs_its_own(pv):
+                pv.run_callbacks()
+            else:
+                self.call_all(pv, callbacks, v)
         finally:
             self.in_thread = 0
         return 0
 
     def deliver_now(self, *index) -> None:
         """Run the PV's callbacks (or only that of `index`) here, with the present data."""
-        cdef list v = list(self.refresh())
+        cdef list v = list(self.event if self.in_event() else self.refresh())
         pv = self.pv_ref()
         if pv is None:
             return

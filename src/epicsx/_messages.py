@@ -51,12 +51,15 @@ class LibCA:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         short = name.removeprefix("ca_")
-        if name in ("ca_pend_io", "ca_pend_event", "ca_poll", "ca_flush_io", "ca_test_io"):
-            found: Callable[..., Any] = self._functions[short]
-            return found
+        if name in ("ca_pend_io", "ca_pend_event", "ca_poll", "ca_flush_io"):
+            function = self._functions[short]
+            return lambda *args: function(*map(_plain, args))
+        if name == "ca_test_io":
+            done = self._functions[short]
+            return lambda: int(ECA.IODONE if done() else ECA.IOINPROGRESS)
         if name in ("ca_version", "ca_message"):
             text = self._functions[short]
-            return lambda *args: str2bytes(text(*args))
+            return lambda *args: str2bytes(text(*map(_plain, args)))
         if not name.startswith("ca_"):
             raise AttributeError(f"libca has no {name!r}")
 
@@ -66,6 +69,11 @@ class LibCA:
             )
 
         return refused
+
+
+def _plain(value: Any) -> Any:
+    """A number that may have been made for C: ``ctypes.c_double(0.1)``."""
+    return getattr(value, "value", value)
 
 
 _told_of_path = False

@@ -20,7 +20,7 @@ import weakref
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from . import _ca, _chids, _polling, _texts, ca, dbr
+from . import _ca, _chids, _polling, _texts, _values, ca, dbr
 from ._deliver import Face, delivering
 from ._listeners import CallbackDict, CallbackList
 from .errors import CAError
@@ -291,7 +291,7 @@ class PVConnection:
             self._release()
             self._face = None
             self._chid = _UNMADE
-            self._core = _ca.core(self.pvname)
+            self._core = ca._used(_ca.core(self.pvname))
         elif not self._closed:
             return
         self._closed = False
@@ -363,6 +363,7 @@ class PVConnection:
             face = self._face
             if face is None:
                 face = Face(self)
+                face.text_limit = ca.AUTOMONITOR_MAXLENGTH
                 face.monitor_delta = self._monitor_delta
                 form = self.form if self.form in _FORMS else "native"
                 face.attach(self._core, form, self.chid)
@@ -420,7 +421,7 @@ class PVConnection:
 
         def printer(sample: Sample) -> None:
             if face is not None:
-                text = face.char_value()
+                text = face.char_value(_values.value_of(sample))
                 ca.write(f"{self.pvname}: {text} ({_texts.fmt_time(sample.timestamp or None)})")
 
         if self._printer is not None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -20,7 +22,7 @@ T = TypeVar("T")
 
 log = logging.getLogger("epicsx")
 
-_strict = os.environ.get("EPICSX_STRICT", "") not in ("", "0")
+_strict = os.environ.get("EPICSX_STRICT", "").lower() not in ("", "0", "no", "off", "false")
 
 
 def strict(on: bool = True) -> None:
@@ -45,6 +47,14 @@ def not_connected(name: object, seconds: float) -> None:
     """What a call of a PV that cannot be connected gives back: None, or the error if strict."""
     text = f"{cannot_connect(name)} within {seconds} seconds"
     failed(lambda: CATimeoutError(text, name=str(name)), None)
+
+
+def warn_user(text: str) -> None:
+    """A UserWarning that names the first line outside of epicsx among its callers."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("epicsx."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)
 
 
 # ------------------------------------------------------------------ messages

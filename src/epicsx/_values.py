@@ -6,7 +6,6 @@ import ctypes
 import functools
 import logging
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from math import log10
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ import numpy
 from . import _polling, dbr
 from ._deliver import delivering, text_of
 from ._request import Request
-from ._texts import failed, get_failure, get_timed_out, refused
+from ._texts import failed, get_failure, get_timed_out, refused, warn_user
 from .errors import (
     AccessError,
     BadTypeError,
@@ -205,7 +204,7 @@ def read(
     except CATimeoutError as error:
         failed(error, None)
         if warn:
-            warnings.warn(get_timed_out(core.name, timeout), stacklevel=4)
+            warn_user(get_timed_out(core.name, timeout))
         return None
     except AccessError as error:
         raise refused("get", error) from None
@@ -237,7 +236,7 @@ def complete(
         return sample
     except CATimeoutError as error:
         failed(error, None)
-        warnings.warn(get_timed_out(core.name, timeout), stacklevel=4)
+        warn_user(get_timed_out(core.name, timeout))
         return None
     except (ServerError, DisconnectedError) as error:
         raise get_failure(error, chid) from None
@@ -261,6 +260,8 @@ def send_put(
             value = _text(value)
         elif isinstance(value, str):
             value = [value]  # one element, though the text may be empty
+        elif isinstance(value, (list, tuple)):
+            value = ["None" if item is None else item for item in value]  # as its text
     try:
         if done is None:
             core.put(value, wait, timeout, True, dbr_type=dbr_type)

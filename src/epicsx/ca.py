@@ -15,7 +15,6 @@ import os
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,7 +31,7 @@ from ._facts import promote_fieldtype as promote_fieldtype
 from ._messages import find_lib as find_lib
 from ._messages import find_libca as find_libca
 from ._messages import find_libCom as find_libCom
-from ._texts import NOT_A_CHID, failed, refusal
+from ._texts import NOT_A_CHID, UNEXPECTED_CHID, failed, refusal
 from ._values import put_callback as put_callback
 from .enums import ECA
 from .errors import (
@@ -89,6 +88,8 @@ DEFAULT_SUBSCRIPTION_MASK = dbr.DBE_VALUE | dbr.DBE_ALARM
 """Which changes are events unless told otherwise."""
 
 _LIBCA_FINALIZED = object()
+
+_FOR_EVER = 1e8  # seconds
 
 _cache = _chids.cache
 _chid_cache = _chids.by_number
@@ -317,11 +318,7 @@ def context_destroy() -> int:
     """End this thread's context: its channels are cleared."""
     context = current_context() or 0
     for item in list(_cache.get(context, {}).values()):
-        # All contexts stand on one core: a channel that another context has too is only let go of here.
-        if any(item.pvname in names for key, names in list(_cache.items()) if key != context):
-            _chids.drop(item)
-        else:
-            _clear(item)
+        _clear(item)
     _cache.pop(context, None)
     _local.context = None
     return 0
@@ -397,7 +394,7 @@ def _clear_everything() -> None:
     for callback in list(_clear_cache_callbacks.values()):
         callback()
     for item in list(_chid_cache.values()):
-        _clear(item)
+        _clear(item, everywhere=True)
     _chids.forget()
     _groups.forget()
     _many.clear()
@@ -421,15 +418,27 @@ def register_clear_cache(callback: Callable[[], Any] | None) -> None:
         raise RuntimeError(f"Cannot register type {type(callback)}. Callable required.")
 
 
-def _clear(item: _CacheItem) -> None:
+def _clear(item: _CacheItem, everywhere: bool = False) -> None:
     core = item._core or item._weak()
+    shared = item.context != initial_context or core in _chids.elsewhere
     _chids.drop(item)
+    for handle in item.handles:
+        handle.close()
+    if shared and not everywhere:
+        return  # all contexts stand on one core, which ends with its last user
     _many.pop(item.pvname, None)
     if core is not None:
         core.clear()
 
 
 # ------------------------------------------------------------------- channels
+
+
+def _used(core: Core) -> Core:
+    """Note that this thread's context uses a channel."""
+    if _context() != initial_context:
+        _chids.elsewhere.add(core)
+    return core
 
 
 @withCA
@@ -458,8 +467,9 @@ def create_channel(
     name = bytes2str(pvname)
     if not name or "\0" in name:
         raise refusal("create_channel", ECA.BADSTR, name)
-    item = _chids.entry(_context(), name, _ca.core(name, priority), keep=True)
-    if callback is not None and callback not in item.callbacks:
+    core = _used(_ca.core(name, priority))
+    item = _chids.entry(_context(), name, core, keep=True)
+    if callable(callback) and callback not in item.callbacks:
         item.listen()
         item.callbacks.append(callback)
         if item.conn:
@@ -477,7 +487,10 @@ def connect_channel(chid: Any, timeout: float | None = None, verbose: bool = Fal
         timeout = DEFAULT_CONNECTION_TIMEOUT
     if verbose:
         write(f" connect channel -> {item.chid!r} {state(chid)} {dbr.CS_CONN} ")
-    connected = bool(item.core.wait_connected(timeout))
+    try:
+        connected = bool(item.core.wait_connected(timeout))
+    except DisconnectedError:  # cleared meanwhile
+        raise ChannelAccessException(UNEXPECTED_CHID, name=item.pvname) from None
     _polling.run()
     if not connected:
         item.failures += 1
@@ -487,7 +500,7 @@ def connect_channel(chid: Any, timeout: float | None = None, verbose: bool = Fal
 
 @withCHID
 def clear_channel(chid: Any) -> int:
-    """End the channel, for everybody who uses it."""
+    """End the channel, for everybody who uses it; in another context than the first, for this context."""
     _clear(_chids.find(chid))
     return dbr.ECA_NORMAL
 
@@ -555,17 +568,22 @@ def version() -> str:
 
 @withCA
 def pend_io(timeout: float = 1.0) -> int:
-    """Send what has been asked for, and wait for it: ``ECA_NORMAL``; ``ECA_TIMEOUT`` after `timeout` seconds.
+    """Send what has been asked for, and wait for it: ``ECA_NORMAL``; ``ECA_TIMEOUT`` if it takes longer.
 
-    Waited for are the reads without ``wait`` and the writes with a callback. Other calls wait by themselves.
+    Waited for are the reads without ``wait`` and the writes with a callback, with a `timeout` of 0 for as long as it
+    takes. Other calls wait by themselves.
     """
     _ca.context().flush()
-    return dbr.ECA_NORMAL if _polling.finish(timeout) else dbr.ECA_TIMEOUT
+    return dbr.ECA_NORMAL if _polling.finish(timeout or _FOR_EVER) else dbr.ECA_TIMEOUT
 
 
 @withCA
 def pend_event(timeout: float = 1.0e-5) -> int:
-    """Send what has been asked for and wait `timeout` seconds, while updates arrive."""
+    """Send what has been asked for and wait `timeout` seconds, with 0 for ever, while updates arrive."""
+    return _pend(timeout or _FOR_EVER)
+
+
+def _pend(timeout: float) -> int:
     _ca.context().flush()
     if _polling.on:
         _polling.run(timeout)
@@ -576,9 +594,12 @@ def pend_event(timeout: float = 1.0e-5) -> int:
 
 @withCA
 def poll(evt: float = 1.0e-5, iot: float = 1.0) -> int:
-    """Send what has been asked for and wait `evt` seconds, while updates arrive."""
-    pend_event(evt)
-    return pend_io(iot)
+    """Send what has been asked for and wait `evt` seconds, while updates arrive: ``ECA_NORMAL``.
+
+    What ``pend_io`` would wait for is not waited for, so there is nothing that `iot` could limit.
+    """
+    _pend(evt)
+    return dbr.ECA_NORMAL
 
 
 @withCA
@@ -629,10 +650,10 @@ def client_status(context: Any, level: int, print_out: bool = True) -> Any:
 # --------------------------------------------------------------------- reading
 
 
-def _type_asked(function: str, core: Core, ftype: int | None) -> int:
+def _type_asked(function: str, core: Core, ftype: Any) -> int:
     if ftype is None:
         return int(core.native_type)
-    if not 0 <= ftype <= 38:
+    if not isinstance(ftype, int) or not 0 <= ftype <= 38:
         raise refusal(function, ECA.BADTYPE, core.name)
     return ftype
 
@@ -675,6 +696,8 @@ def get_with_metadata(
         return None
     core = item.core
     asked = _type_asked("get", core, ftype)
+    if count is not None and count < 0:
+        raise refusal("get", ECA.BADCOUNT, item.pvname)
     n = min(count or 0, core.count)
     if wait:
         sample = _values.read(core, asked, n, timeout, lambda: item.chid)
@@ -722,7 +745,7 @@ def get_complete_with_metadata(
     if pending is None:
         text = "get_complete without initial get() call"
         failed(lambda: ChannelAccessException(text, name=item.pvname), None)
-        warnings.warn(text, stacklevel=2)
+        _texts.warn_user(text)
         return None
     sample = _values.complete(pending, item.core, timeout, item.chid)
     return None if sample is None else _answer(item, sample, as_string, as_numpy, count)
@@ -884,6 +907,7 @@ def create_subscription(
             )
 
     handle = item.core.subscribe(event, mask or DEFAULT_SUBSCRIPTION_MASK, count or 0, "all", asked)
+    item.handles = [*(known for known in item.handles if not known.closed), handle]
     return event, item.chid, handle
 
 

@@ -353,7 +353,7 @@ def _read(pvs: list[pv.PV]) -> list[Any]:
     found: dict[int, Any] = {}
     asked = []
     for i, pv in enumerate(pvs):
-        if not pv.connected:
+        if not pv._ready(0.0):
             pv._not_connected(None)  # raises if strict
             found[i] = None
         elif pv.form != "time" or pv._user_max_count or (pv.auto_monitor and _has_value(pv)):
@@ -387,7 +387,7 @@ def _is_text(pv: pv.PV) -> bool:
 
 
 def _writable(pv: pv.PV) -> bool:
-    return pv.connected and bool(pv.write_access)
+    return pv._ready(0.0) and bool(pv.write_access)
 
 
 def _quoted(text: str) -> str:

@@ -107,7 +107,11 @@ class ServerError(CAError):
 
 
 class ChannelAccessException(CAError):
-    """pyepics' general error."""
+    """pyepics' general error, made from any arguments."""
+
+    def __init__(self, *args: Any, **kwds: Any) -> None:
+        plain = len(args) > 1 and isinstance(args[0], str)
+        super().__init__(*((str(args),) if plain else args), **kwds)
 
 
 class CASeverityException(CAError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +61,7 @@ def caput(
     """
     begun = time.monotonic()
     found = pv.get_pv(pvname, timeout=connection_timeout, connect=True)
-    if not found.connected:
+    if not found._ready(0.0):
         _texts.not_connected(pvname, connection_timeout)
         return None
     return found.put(value, wait=wait, timeout=timeout - (time.monotonic() - begun))
@@ -92,7 +91,7 @@ def caget(
     """
     begun = time.monotonic()
     found = pv.get_pv(pvname, timeout=connection_timeout, connect=True)
-    if not found.connected:
+    if not found._ready(0.0):
         _texts.not_connected(pvname, connection_timeout)
         return None
     if as_string:
@@ -112,7 +111,7 @@ def cainfo(
     """Print a paragraph about a PV; with `print_out` False give it back."""
     begun = time.monotonic()
     found = pv.get_pv(pvname, timeout=connection_timeout, connect=True)
-    if not found.connected:
+    if not found._ready(0.0):
         _texts.not_connected(pvname, connection_timeout)
         return None
     found.get(timeout=timeout - (time.monotonic() - begun))
@@ -141,7 +140,7 @@ def camonitor(
         Called as the callbacks of a PV are, instead of printing.
     """
     found = pv.get_pv(pvname, timeout=connection_timeout, connect=True, monitor_delta=monitor_delta)
-    if not found.connected:
+    if not found._ready(0.0):
         _texts.not_connected(pvname, connection_timeout)
         return
     if callback is None:
@@ -250,7 +249,7 @@ def caget_many(
             found[i] = _texts.failed(value, None)
             if isinstance(value, CATimeoutError):
                 text = _texts.get_timed_out(cores[i].name, timeout)
-                warnings.warn(text, stacklevel=2)
+                _texts.warn_user(text)
     return found
 
 

@@ -225,7 +225,7 @@ class Motor(device.Device):
             return _NOT_A_NUMBER
         step = step or raw
         drive = "DVAL" if dial else "RVAL" if step else "VAL"
-        if not self.PV(drive).connected:
+        if not self.PV(drive)._ready(0.0):
             return _UNCONNECTED
         if relative:
             val += self._now(drive)
@@ -235,7 +235,7 @@ class Motor(device.Device):
         if wait and status == -1:
             return _TIMEOUT if self._now("DMOV") == 0 else _TIMEOUT_BUT_DONE
         if status != 1:
-            return _UNKNOWN if self.PV(drive, connect=False).connected else _UNCONNECTED
+            return _UNKNOWN if self.PV(drive, connect=False)._ready(0.0) else _UNCONNECTED
         if wait:
             ends = {"soft": _SOFT_LIMIT_AFTER_WAIT, "hard": _HARD_LIMIT_AFTER_WAIT}
             return ends.get(self._at_limit(), _DONE)
@@ -352,7 +352,7 @@ class Motor(device.Device):
         lines = [f"# Motor {self._prefix}", _TABLE]
         for alias, field in fields.items():
             found = self._pvs.get(field)
-            text = None if found is None or not found.connected else found.get(as_string=True)
+            text = None if found is None or not found._ready(0.0) else found.get(as_string=True)
             text = "Not Connected??" if text is None else text
             lines.append(f" {alias:18s}  {text:18s}  {self._pvname(field)}")
         ca.write("\n".join(lines))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from . import _ca, _texts, _values, ca, dbr
+from ._deliver import runs_callbacks
 from ._listeners import CallbackDict, CallbackList
 from ._pvconnection import _FORMS, PVConnection
 from ._pvconnection import _PVcache_ as _PVcache_
-from ._texts import failed
+from ._texts import failed, refusal
 from ._texts import fmt_time as fmt_time
+from .enums import ECA
 from .errors import BadTypeError, CAError, CATimeoutError
+from .utils import bytes2str
 
 if TYPE_CHECKING:
     from ._sample import Sample
@@ -60,31 +62,33 @@ def get_pv(
     if form not in _FORMS:
         form = "time"
     if context is not None:
-        warnings.warn(_texts.CONTEXT_DEPRECATED, stacklevel=2)
+        _texts.warn_user(_texts.CONTEXT_DEPRECATED)
     else:
         context = ca._context()
     cls = default_pv_class
     key = (pvname.pvname if isinstance(pvname, cls) else pvname, form, context)
-    found: PV | None = _PVcache_.get(key)
-    if found is None:
+    known: PV | None = _PVcache_.get(key)
+    made: PV | None = None
+    if known is None:
         if context != ca.current_context():
             raise RuntimeError("PV is not in cache for user-requested context")
-        found = _PVcache_.setdefault(
-            key,
-            cls(
-                key[0],
-                form=form,
-                callback=callback,
-                connection_callback=connection_callback,
-                access_callback=access_callback,
-                connection_timeout=timeout,
-                count=count,
-                verbose=verbose,
-                auto_monitor=auto_monitor,
-                monitor_delta=monitor_delta,
-            ),
+        made = cls(
+            key[0],
+            form=form,
+            callback=callback,
+            connection_callback=connection_callback,
+            access_callback=access_callback,
+            connection_timeout=timeout,
+            count=count,
+            verbose=verbose,
+            auto_monitor=auto_monitor,
+            monitor_delta=monitor_delta,
         )
-    else:
+        known = _PVcache_.setdefault(key, made)
+        if known is not made:  # another thread has made it meanwhile
+            made.disconnect()
+    found: PV = known
+    if found is not made:
         if connection_callback is not None:
             if found.connected:
                 connection_callback(pvname=found.pvname, conn=True, pv=found)
@@ -166,7 +170,7 @@ class PV(PVConnection):
 
     def __init__(
         self,
-        pvname: str,
+        pvname: str | bytes,
         callback: Any = None,
         form: str = "time",
         verbose: bool = False,
@@ -177,7 +181,9 @@ class PV(PVConnection):
         access_callback: Callable[..., Any] | None = None,
         monitor_delta: float | None = None,
     ) -> None:
-        self.pvname = pvname = pvname.strip()
+        self.pvname = pvname = (bytes2str(pvname) if isinstance(pvname, bytes) else pvname).strip()
+        if not pvname or "\0" in pvname:
+            raise refusal("create_channel", ECA.BADSTR, pvname)
         self.form = form.lower()
         self.verbose = verbose
         self._auto_monitor = auto_monitor
@@ -188,7 +194,7 @@ class PV(PVConnection):
         if monitor_delta is not None:
             self._monitor_delta = monitor_delta
         self.context: int | None = ca._context()
-        self._core = _ca.core(pvname)
+        self._core = ca._used(_ca.core(pvname))
         if callback is not None:
             given = callback if isinstance(callback, (list, tuple)) else (callback,)
             self._callbacks = CallbackDict(
@@ -246,11 +252,16 @@ class PV(PVConnection):
         use_monitor : bool
             Take the newest value that a monitor brought, where there is one, instead of asking the server.
         """
+        if self._replaced("get_with_metadata"):
+            found = self.get_with_metadata(
+                count, as_string, as_numpy, timeout, with_ctrlvars, use_monitor=use_monitor
+            )
+            return None if found is None else found["value"]
         if not self._ready(timeout):
             self._not_connected(timeout)
             return None
         if with_ctrlvars:
-            self._control(5.0)
+            self._know_control()
         value, _ = self._value(count, self.ftype, timeout, use_monitor)
         return self._shaped(value, count, as_string, as_numpy)
 
@@ -280,13 +291,13 @@ class PV(PVConnection):
         if form is not None:
             ftype = ca.promote_fieldtype(native, use_time=form == "time", use_ctrl=form == "ctrl")
         if with_ctrlvars:
-            self._control(5.0)
+            self._know_control()
         value, sample = self._value(count, ftype, timeout, use_monitor)
         if sample is False:
             return None
         found = (
             dict(self._args)
-            if sample is None or (with_ctrlvars and form != "ctrl")
+            if sample is None or (with_ctrlvars and (form or self.form) != "ctrl")
             else _values.metadata(sample)
         )
         found["value"] = self._shaped(value, count, as_string, as_numpy)
@@ -315,7 +326,7 @@ class PV(PVConnection):
         sample = _values.read(core, ftype, 0 if whole else n, timeout, lambda: self.chid)
         if sample is None:
             return None, False
-        if whole or count is None:
+        if count is None or (whole and not self._user_max_count):
             face.merge(sample)
         value = _values.value_of(sample)
         if whole and self._user_max_count and count is None and hasattr(value, "__len__"):
@@ -342,10 +353,11 @@ class PV(PVConnection):
             return "None"
         core = self._core
         face = self._face or self._make_face()
+        face.text_limit = ca.AUTOMONITOR_MAXLENGTH
         scalar = (face.field("count") or 1) <= 1
         if call_ca and scalar and core.native_type in (dbr.FLOAT, dbr.DOUBLE, dbr.ENUM):
             if self.form in ("time", "ctrl") or face.field("status") is not None:
-                self._control(5.0)
+                self._know_control()
             else:  # control data come with an alarm, and events of this form bring none
                 self.get_ctrlvars()
         return face.char_value(val, as_string=force_long_string)
@@ -354,17 +366,28 @@ class PV(PVConnection):
         """The channel's control data, asked for once; None if they cannot be had."""
         core = self._core
         control = core.peek_control()
-        if (control is not None and core.connected) or core.native_type == dbr.STRING:
+        if control is not None or not core.connected or core.native_type == dbr.STRING:
             return control
         try:
             return core.control(timeout)
         except CATimeoutError as error:
             failed(error, None)
             if warn:
-                warnings.warn(_texts.get_timed_out(self.pvname, timeout), stacklevel=3)
+                _texts.warn_user(_texts.get_timed_out(self.pvname, timeout))
             return None
         except CAError as error:
-            return control or failed(error, None)
+            return failed(error, None)
+
+    def _know_control(self) -> None:
+        """Have units, limits, precision and state names known, as far as they can be."""
+        if self._replaced("get_ctrlvars"):
+            self.get_ctrlvars()
+        else:
+            self._control(5.0)
+
+    def _replaced(self, name: str) -> bool:
+        """Whether a subclass or a program has put another method in the place of one that others here stand on."""
+        return name in self.__dict__ or getattr(type(self), name) is not _METHODS[name]
 
     def get_ctrlvars(self, timeout: float = 5, warn: bool = True) -> dict[str, Any] | None:
         """Units, limits, precision, state names, with the alarm; None if there is no answer in time."""
@@ -400,7 +423,8 @@ class PV(PVConnection):
         ftype = int(core.native_type) + of
         sample = _values.read(core, ftype, 0 if small else 1, timeout, lambda: self.chid, warn)
         if sample is not None and small:
-            (self._face or self._make_face()).merge(sample)
+            # as pyepics' reads of this kind, these bring no value; but the first one is welcome
+            (self._face or self._make_face()).merge(sample, False)
         return sample
 
     # -------------------------------------------------------------------- puts
@@ -481,7 +505,7 @@ class PV(PVConnection):
         else:
             failed(lambda: BadTypeError(f"{callback!r} cannot be called", name=self.pvname), None)
         if with_ctrlvars and self.connected:
-            self._control(5.0)
+            self._know_control()
         if run_now:
             self.get(as_string=True)
             if self.connected:
@@ -505,12 +529,17 @@ class PV(PVConnection):
             self.connection_callbacks = []
 
     def run_callbacks(self) -> None:
-        """Run all value callbacks here, with the present data."""
-        if self._callbacks:
+        """Run all value callbacks here, with the present data; within an event, with that of the event."""
+        if not self._callbacks:
+            return
+        if self._replaced("run_callback"):
+            for index in sorted(self._callbacks):
+                self.run_callback(index)
+        else:
             (self._face or self._make_face()).deliver_now()
 
     def run_callback(self, index: Any) -> None:
-        """Run the value callback of that index here, with the present data."""
+        """Run the value callback of that index here, with the present data; within an event, with that of the event."""
         if self._callbacks and index in self._callbacks:
             (self._face or self._make_face()).deliver_now(index)
 
@@ -534,7 +563,10 @@ class PV(PVConnection):
             if arg not in ("value", "char_value") and face.field(arg) is None and self.connected:
                 self.get_timevars(timeout=1, warn=False)
         elif self._ready():
-            self._control(1.0)
+            if self._replaced("get_ctrlvars"):
+                self.get_ctrlvars(timeout=1, warn=False)
+            else:
+                self._control(1.0)
         else:
             self._not_connected(None)
         return face.field(arg)
@@ -655,6 +687,14 @@ class PV(PVConnection):
     def __del__(self) -> None:
         """Nothing: what a PV holds frees itself. Subclasses call it."""
 
+
+_METHODS = {
+    name: PV.__dict__[name]
+    for name in ("get_with_metadata", "get_ctrlvars", "run_callbacks", "run_callback")
+}
+"""What pyepics' other methods call by name, so that programs override them."""
+
+runs_callbacks(PV)
 
 default_pv_class: type[PV] = PV
 """The class that `get_pv` makes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import sys
@@ -16,10 +15,14 @@ __all__ = ["IOENCODING", "bytes2str", "clib_search_path", "str2bytes", "strjoin"
 IOENCODING = (
     os.environ.get("PYEPICS_ENCODING") or os.environ.get("PYTHONIOENCODING", "").partition(":")[0]
 ) or "utf-8"
-"""The encoding of texts, read from the environment when this module is imported; `epicsx.set_encoding` sets another."""
-
-with contextlib.suppress(LookupError, ValueError):  # a name that is none: UTF-8 stays
+try:
     set_encoding(IOENCODING)
+except (LookupError, ValueError):  # no such encoding
+    IOENCODING = "utf-8"
+"""The encoding of texts and files, read from the environment when this module is imported.
+
+Texts of PVs go by `epicsx.get_encoding`, which is the same until `epicsx.set_encoding` sets another.
+"""
 
 from_bytes: Any = None
 """pyepics keeps charset_normalizer's function here, if installed; undecodable bytes need no guess in epicsx."""

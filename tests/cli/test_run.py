@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -117,6 +119,27 @@ def test_folder_and_zip_file(tmp_path: Path) -> None:
         file.writestr("__main__.py", text)
     assert "folder" in same("folder", "1", cwd=tmp_path).stdout
     assert "packed.pyz" in same("packed.pyz", "1", cwd=tmp_path).stdout
+    packed = (tmp_path / "packed.pyz").read_bytes()
+    (tmp_path / "program").write_bytes(
+        b"#!/usr/bin/env python3\n" + packed
+    )  # as zipapp -p makes it
+    assert "program" in same("program", "1", cwd=tmp_path).stdout
+
+
+def test_a_compiled_file(script: Path) -> None:
+    look(script.parent)
+    py_compile.compile(str(script), str(script.parent / "script.pyc"))
+    assert "beside" in same("script.pyc", "1", cwd=script.parent).stdout
+
+
+@pytest.mark.parametrize(
+    "args", [["--", "x"], ["a", "--", "b"], ["-m", "--"], ["-h"], ["--version"]]
+)
+def test_the_arguments_are_the_scripts_own(script: Path, args: list[str]) -> None:
+    script.write_text("import sys; print(sys.argv, __annotations__)", encoding="utf-8")
+    same("script.py", *args, cwd=script.parent)
+    same("-m", "script", *args, cwd=script.parent)
+    same("-mscript", *args, cwd=script.parent)
 
 
 @pytest.mark.parametrize(
@@ -149,22 +172,31 @@ def test_interrupted(script: Path) -> None:
     # a background job of a shell ignores SIGINT, and its children inherit that
     begin = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     script.write_text(f"{begin}\nsignal.raise_signal(signal.SIGINT)", encoding="utf-8")
-    found = start(RUN, str(script))
-    assert found.returncode == 130
-    assert found.stderr.endswith("KeyboardInterrupt\n")
+    for command in (
+        RUN,
+        SHORT,
+        [shutil.which("epicsx", path=Path(sys.executable).parent) or "", "run"],
+    ):
+        found = start(command, str(script))
+        assert (
+            found.returncode == -signal.SIGINT
+        )  # so that a shell ends the loop around it, as under Python
+        assert found.stderr.endswith("KeyboardInterrupt\n")
+    assert start(PLAIN, str(script)).returncode == -signal.SIGINT
 
 
 def test_what_cannot_be_run(tmp_path: Path) -> None:
     for args, text in (
         (["nothing.py"], "cannot open 'nothing.py'"),
         (["-m", "no_such_module_here"], "no module named no_such_module_here"),
+        (["-mno_such_module_here"], "no module named no_such_module_here"),
         (["-m", "no_such_module_here.below"], "no_such_module_here"),
         ([str(tmp_path)], "has no __main__ module"),
         ([], "a script is wanted"),
-        (["-m"], "a script is wanted"),
+        (["-m"], "expected one argument"),
     ):
         found = start(RUN, *args, cwd=tmp_path)
-        assert found.returncode == 2
+        assert found.returncode == (1 if "no_such_module" in text else 2), args
         assert text in found.stderr
         assert "Traceback" not in found.stderr
 

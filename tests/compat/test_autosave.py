@@ -260,6 +260,8 @@ def test_request_files(tmp_path: Path) -> None:
         file "sub/one.req", P=$(P), M=m1
         file sub/one.req P=Q: ; M="m 2",N=$(P)n
         file 'site.req'
+        file sub/two.req "P=Z:,N=q"
+        A:b#c
         <END>
         """,
     )
@@ -271,6 +273,7 @@ def test_request_files(tmp_path: Path) -> None:
         *("T:m1", "T:defaultT:o"),
         *("Q:m", "2", "Q:T:nQ:o"),
         *("T:site", "T:"),
+        *("Z:qZ:o", "A:b"),
     ]
 
 

@@ -52,6 +52,17 @@ def test_read_check(ioc: SoftIOC, capsys: pytest.CaptureFixture[str]) -> None:
     caput(ioc["ao"], 1.0)
 
 
+def test_a_put_that_fails(ioc: SoftIOC) -> None:
+    with pytest.raises(CaChannelException, match="write request failed"):
+        caputw(ioc["disp"], 1)
+
+
+def test_a_text_is_checked_as_one(ioc: SoftIOC) -> None:
+    caput(ioc["w:char"], "a longer text", read_check_tolerance=0.1)
+    with pytest.raises(ca_util.ca_utilException, match="disagrees"):
+        ca_util._check("caput", ioc["w:char"], "another", None, None, None, 0.1)
+
+
 def test_caputw(ioc: SoftIOC, capsys: pytest.CaptureFixture[str]) -> None:
     idle(ioc)
     began = time.monotonic()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from support import wait_until
+from support import idle, wait_until
 
 import epicsx
 from epicsx.compat import CaChannel as module
@@ -185,7 +186,64 @@ def test_callbacks(ioc: SoftIOC) -> None:
     wait_until(lambda: access)
     assert access[0][0]["write_access"] is True
     assert access[0][1] == "mine"
+    chan.replace_access_rights_event(lambda args, user: access.append((args, user)), "another")
+    assert [user for _, user in access] == ["mine", "another"]
+    chan.replace_access_rights_event(None)
+    chan.replace_access_rights_event()
+    assert len(access) == 2
     chan.clear_channel()
+
+
+def test_threads_that_read_by_one_channel(ioc: SoftIOC, channel: Connect) -> None:
+    """Each gets what it has asked for."""
+    ioc.write("double.PREC", 3)
+    chan = channel("double")
+    chan.putw(1.5)
+    wrong: list[Any] = []
+
+    def work(req_type: int | None, expected: Any) -> None:
+        for _ in range(150):
+            found = chan.getw(req_type)
+            if found != expected:
+                wrong.append(found)
+
+    kinds = [(None, 1.5), (number.DBR_STRING, "1.500"), (number.DBR_LONG, 1), (None, 1.5)]
+    threads = [threading.Thread(target=work, args=kind) for kind in kinds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20.0)
+    assert not wrong
+
+
+def test_pend_io_of_another_thread(ioc: SoftIOC) -> None:
+    """Each waits for what was begun before it, whoever waits for that too; and never for a put."""
+    idle(ioc)
+    one, two = CaChannel(ioc["nobody"]), CaChannel(ioc["nobody2"])
+    one.search()
+    two.search()
+    begun = threading.Event()
+
+    def other() -> None:
+        begun.set()
+        ca.pend_io(0.6)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert begun.wait(5.0)
+    slow = epicsx.PV(ioc["slow"])
+    assert slow.wait_for_connection(5)
+    slow.put(1, use_complete=True)
+    began = time.monotonic()
+    with pytest.raises(CaChannelException, match="timeout"):
+        two.pend_io(0.2)
+    assert 0.15 < time.monotonic() - began < 0.5
+    thread.join(5.0)
+    began = time.monotonic()
+    two.pend_io(0.5)  # as in C, what was waited for in vain is no longer outstanding
+    assert time.monotonic() - began < 0.4
+    for each in (one, two):
+        each.clear_channel()
 
 
 def test_an_object_that_is_dropped_ends_its_channel(ioc: SoftIOC) -> None:
@@ -292,3 +350,15 @@ def test_epicspv(ioc: SoftIOC) -> None:
     later.searchw(ioc["ao"])
     assert later.getw() == 3.5
     later.disconnect()
+
+
+def test_without_a_name(ioc: SoftIOC) -> None:
+    pv = epicsPV()
+    assert repr(pv) == "<epicsPV without a name>"
+    for call in (pv.getw, pv.setMonitor, lambda: pv.connected, lambda: hash(pv)):
+        with pytest.raises(ConnectionError, match="no name yet"):
+            call()
+    with pytest.raises(AttributeError, match="nothing"):
+        pv.nothing  # noqa: B018
+    pv.searchw(ioc["ai"])
+    assert pv.getw() is not None

@@ -38,6 +38,17 @@ def test_limits_come_with_the_control_form(ioc: SoftIOC) -> None:
     assert pv.type == "ctrl_double"
 
 
+def test_the_first_value_comes_too(ioc: SoftIOC) -> None:
+    keeper = EpicsCA.PV(ioc["ai"], connect=True)  # its channel is there already
+    assert keeper.connected
+    for _ in range(20):
+        seen: list[Any] = []
+        pv = EpicsCA.PV(ioc["ai"], callback=lambda pv=None, seen=seen: seen.append(pv))
+        wait_until(lambda seen=seen: seen)  # type: ignore[misc]
+        assert seen[0] is pv
+        pv.disconnect()
+
+
 def test_callbacks_get_the_pv_itself(ioc: SoftIOC) -> None:
     seen: list[tuple[Any, Any]] = []
     pv = EpicsCA.PV(ioc["double"], callback=lambda pv=None, **kw: seen.append((pv, kw)), wid=7)

@@ -252,4 +252,8 @@ for call in (ca.poll, ca.flush_io, ca.version, lambda: ca.name(chid), lambda: ca
 """
     assert run_python(script).stdout.split() == ["None"] * 5
     strictly = run_python(script, env={"EPICSX_STRICT": "1"})
+    for off in ("0", "no", "Off", "false", ""):
+        run_python(
+            "import epicsx._texts as t; assert not t.is_strict()", env={"EPICSX_STRICT": off}
+        )
     assert strictly.stdout.split() == ["ChannelAccessException"] * 5

@@ -1,4 +1,4 @@
-"""Values of PVs saved to a file and restored from it, in the formats of synApps' autosave.
+"""Values of PVs saved to a file, in pyepics' format, and restored from it or from a save file of synApps' autosave.
 
 ``save_pvs("x.req", "x.sav")`` writes the values of the PVs that a request file names, ``restore_pvs("x.sav")`` puts
 them back. `save_restore` has the formats.

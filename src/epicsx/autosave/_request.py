@@ -22,7 +22,7 @@ _INCLUDE = re.compile(
 _MACRO = re.compile(
     r"""[\s,;]*(\w+)\s*=\s*("[^"]*"|'[^']*'|(?:\$\([^()]*\)|\$\{[^{}]*\}|[^\s,;"'])*)"""
 )
-_COMMENT = re.compile(r"(?:^|\s)#.*")
+_COMMENT = re.compile("#.*")
 _CLOSING = {"(": ")", "{": "}"}
 
 
@@ -82,6 +82,9 @@ def _end(text: str, opening: int, where: str) -> int:
 def _macros(text: str, known: Mapping[str, str], where: str) -> dict[str, str]:
     """The macros that the rest of an include line gives, beside those known already."""
     found = dict(known)
+    whole = text.strip(" \t,;")
+    if whole[:1] in ('"', "'") and whole.find(whole[0], 1) == len(whole) - 1:
+        text = whole[1:-1]  # synApps' form: all macros in one quoted string
     at = 0
     while text[at:].strip(" \t,;"):
         match = _MACRO.match(text, at)

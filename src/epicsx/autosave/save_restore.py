@@ -67,6 +67,9 @@ def restore_pvs(filepath: str | os.PathLike[str], debug: bool = False) -> bool:
         The file cannot be read.
     RequestFileError
         A line of it is not complete; nothing has been written. If strict, also if its ``<END>`` is missing.
+    CAError
+        If strict: the first PV that is not connected, not writable, or whose value does not fit. Nothing has been
+        written.
     """
     wanted = _read_save_file(os.fspath(filepath))
     pvs = [get_pv(name, connect=False) for name, _ in wanted]

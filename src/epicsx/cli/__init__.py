@@ -45,8 +45,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv`, by default that of the process, and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    rest: list[str] = []
+    script = words[:1] == ["run"]
+    if script:
+        from .run import split
+
+        own, rest = split(words[1:])
+        words[1:] = own
     try:
-        options = _parser().parse_args(argv)
+        options = _parser().parse_args(words, argparse.Namespace(rest=rest))
         code: int = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -54,5 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
+        if script:
+            raise
         return 130
     return code

@@ -91,6 +91,10 @@ def _told(core: Core, dbr_type: int, count: int, error: BaseException | None) ->
     return {"chid": _chid(core), "type": dbr_type, "count": count, "status": int(status)}
 
 
+def _rights(core: Core, read: bool, write: bool) -> dict[str, Any]:
+    return {"chid": _chid(core), "read_access": read, "write_access": write}
+
+
 def _bare(sample: Sample, use_numpy: bool) -> Any:
     """The value alone: a scalar where one element came."""
     value = sample.value
@@ -227,16 +231,15 @@ class CaChannel:
     ) -> None:
         """Have ``callback(dict, user_args)`` told of the access rights: now, if connected, and when they change."""
         channel = self._handle()
-        hook = _Hook(callback, user_args)
-        if self._access is not None:
-            self._access.callback = None
-        self._access = hook
-
-        def tell(ch: _channel.Channel, read: bool, write: bool) -> None:
-            hook({"chid": _chid(ch._core), "read_access": read, "write_access": write})
-
-        if callback is not None:
-            channel.on_access(tell)
+        known = self._access
+        if known is not None:
+            known.callback, known.user_args = callback, user_args
+            core = channel._core
+            if core.connected:
+                known(_rights(core, core.read_access, core.write_access))
+            return
+        hook = self._access = _Hook(callback, user_args)
+        channel.on_access(lambda ch, read, write: hook(_rights(ch._core, read, write)))
 
     def clear_channel(self) -> None:
         """End the channel, its callbacks, its monitor and its requests."""
@@ -400,9 +403,16 @@ class CaChannel:
         as_text = self.field_type() == DBR.CHAR and req_type is not None and req_type % 7 == 0
         if as_text and req_type is not None and 0 <= req_type <= DBR.CTRL_STRING:
             req_type += DBR.CHAR
-        CaChannel.array_get(self, req_type, count, **keywords)
-        self.pend_io()
-        found = CaChannel.getValue(self)
+        use_numpy = bool(keywords.get("use_numpy", USE_NUMPY))
+        # its own, as other threads may read by this channel too
+        request = self._get(req_type, count, None)
+        try:
+            sample = request.result(self.getTimeout())
+        except CAError as error:
+            raise _failure(error) from error
+        assert sample is not None
+        self._request, self._use_numpy = request, use_numpy
+        found = _value(sample, use_numpy)
         if as_text:
             if isinstance(found, dict):
                 found["pv_value"] = _characters(found["pv_value"])

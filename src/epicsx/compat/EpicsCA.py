@@ -82,13 +82,12 @@ class PV(pv.PV):
         self._news = False
         super().__init__(
             pvname,
+            callback=None if callback is None else self._event(callback, kw),
             form="ctrl" if use_control else "time",
             auto_monitor=bool(use_monitor),
             connection_timeout=timeout,
         )
         PVcache[self.pvname] = self
-        if callback is not None:
-            self.set_callback(callback, **kw)
         if connect:
             self.connect(timeout)
 
@@ -131,11 +130,15 @@ class PV(pv.PV):
         """The index of the callback, which is called as ``callback(pv=, **kw)`` at every update."""
         if callback is None:
             return None
+        return super().add_callback(self._event(callback, kw), with_ctrlvars=False)
+
+    def _event(self, callback: Callable[..., Any], kw: dict[str, Any]) -> Callable[..., None]:
+        """A callback of `pv.PV` that calls one of this class."""
 
         def event(cb_info: Any = None, **_: Any) -> None:
             callback(**{"pv": self, **kw})
 
-        return super().add_callback(event, with_ctrlvars=False)
+        return event
 
     def set_callback(self, callback: Callable[..., Any] | None = None, **kw: Any) -> Any:
         """As ``add_callback``, in the place of all callbacks there are."""

@@ -181,12 +181,17 @@ def outstanding(wait: Callable[[float], bool]) -> None:
 
 
 def pend_io(timeout: float = 1.0) -> int:
-    """Wait for the searches and reads begun so far, `timeout` seconds at most: ECA_NORMAL or ECA_TIMEOUT."""
-    with _lock:
-        waiting, _outstanding[:] = list(_outstanding), []
-    _ca_face.pend_io(timeout)
+    """Wait for the searches and reads begun so far, `timeout` seconds at most: ECA_NORMAL or ECA_TIMEOUT.
+
+    Afterwards they are no longer outstanding, answered or not; another thread that waits for them goes on waiting.
+    """
     deadline = time.monotonic() + timeout
+    with _lock:
+        waiting = list(_outstanding)
+    _ca_face.poll(0.0)
     done = [wait(max(0.0, deadline - time.monotonic())) for wait in waiting]
+    with _lock:
+        _outstanding[:] = [other for other in _outstanding if other not in waiting]
     return int(_ECA.NORMAL if all(done) else _ECA.TIMEOUT)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import ca as _ca_face
+from ..utils import bytes2str
 from . import CaChannel as _module
 from . import _cachannel_ca as ca
 from .CaChannel import CaChannel, CaChannelException
@@ -294,7 +295,13 @@ def caputw(
     retries: Any = None,
     read_check_tolerance: Any = None,
 ) -> None:
-    """Write to a PV as ``caput`` does, and wait, `wait_timeout` seconds at most, until the record has finished."""
+    """Write to a PV as ``caput`` does, and wait, `wait_timeout` seconds at most, until the record has finished.
+
+    Raises
+    ------
+    CaChannelException
+        The server refused the write, or its circuit was lost meanwhile.
+    """
     _caput("caputw", name, value, wait_timeout, timeout, req_type, retries, read_check_tolerance)
 
 
@@ -311,6 +318,7 @@ def _caput(
     _need_name(function, name)
     tolerance = _given(read_check_tolerance, readCheckTolerance)
     finished = threading.Event()
+    outcome: list[int] = []
 
     def write(entry: cadictEntry) -> None:
         entry.callbackReceived = 0
@@ -320,6 +328,7 @@ def _caput(
 
         def done(args: Any, user_args: Any) -> None:
             entry.callbackReceived = 1
+            outcome.append(args["status"])
             finished.set()
 
         entry.channel.array_put_callback(value, req_type, None, done)
@@ -329,6 +338,8 @@ def _caput(
         _check(function, name, value, timeout, req_type, retries, tolerance)
     if function == "caputw" and not finished.wait(wait_timeout or None):
         print(f"Execution not completed by wait_timeout ({wait_timeout} seconds)")
+    if outcome and outcome[-1] != ca.ECA_NORMAL:
+        raise _module.CaChannelException(outcome[-1])
 
 
 def _check(
@@ -343,7 +354,15 @@ def _check(
     native = caget(name, timeout, retries)
     kind = cadict[name].field_type
     readback = native
-    if req_type is not None or kind == ca.dbf_text_to_type("DBF_ENUM"):
+    if (
+        req_type is None
+        and isinstance(value, (str, bytes))
+        and kind == ca.dbf_text_to_type("DBF_CHAR")
+    ):
+        readback = caget(name, timeout, retries, ca.dbr_text_to_type("DBR_STRING"))
+        if bytes2str(value) == readback:
+            return
+    elif req_type is not None or kind == ca.dbf_text_to_type("DBF_ENUM"):
         readback = caget(name, timeout, retries, 0 if req_type is None else req_type)
     if not same(value, readback, native, kind, tolerance):
         print(f"{function}: readback '{readback}' disagrees with the value '{value}' we wrote.")

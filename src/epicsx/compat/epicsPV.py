@@ -12,6 +12,7 @@ import types
 from typing import Any
 
 from .. import ca
+from ..errors import DisconnectedError
 from ..pv import PV
 
 _OLD_NAMES = {
@@ -58,6 +59,16 @@ class epicsPV(PV):
         super().__init__(pvname)
         if wait:
             self.connect()
+
+    def __getattr__(self, name: str) -> Any:
+        if "pvname" not in self.__dict__ and name in ("pvname", "_core", "context"):
+            raise DisconnectedError(
+                "this epicsPV has no name yet: search() or searchw() gives it one"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        return super().__repr__() if "pvname" in self.__dict__ else "<epicsPV without a name>"
 
     def search(self, pvName: str) -> None:
         """Begin to connect to a PV, for an object that was made without a name."""

@@ -316,6 +316,56 @@ def missing(t: Lab) -> None:
     t.see("disconnect", pv.disconnect)
 
 
+@step("polling")
+def polling(t: Lab) -> None:
+    """A loop until a put has completed: each poll is short."""
+    pv = first_value(t, t.epics.PV(t.p("slow")))
+    pv.put(1, use_complete=True)
+    rounds = 0
+    while not pv.put_complete and rounds < 1000:
+        t.epics.poll(0.01)
+        rounds += 1
+    t.see("put_complete", lambda: pv.put_complete)
+    t.see("many rounds", lambda: 5 < rounds < 1000)
+    t.see("poll", t.epics.poll)
+    t.see("ca.poll", t.epics.ca.poll, 1e-3, 0.1)
+    t.drop(pv)
+
+
+@step("methods of a subclass")
+def subclass(t: Lab) -> None:
+    """Those that pyepics' PV calls by name."""
+    said: list[str] = []
+
+    class Mine(t.epics.PV):  # type: ignore[misc,name-defined]
+        def run_callbacks(self) -> None:
+            said.append("all")
+            super().run_callbacks()
+
+        def run_callback(self, index: Any) -> None:
+            said.append(f"one {index}")
+            super().run_callback(index)
+
+        def get_with_metadata(self, *args: Any, **kwds: Any) -> Any:
+            said.append("metadata")
+            return super().get_with_metadata(*args, **kwds)
+
+    pv = first_value(t, Mine(t.p("longout")))
+    pv.put(1, wait=True)
+    t.wait(lambda: pv.value == 1)
+    del said[:]
+    t.see("get", pv.get)
+    t.see("said by get", lambda: list(said))
+    del said[:]
+    seen: list[Any] = []
+    pv.add_callback(lambda value=None, **kwds: seen.append(value), index=3)
+    pv.put(2, wait=True)
+    t.wait(lambda: seen)
+    t.see("said by an event", lambda: list(said))
+    t.see("seen", lambda: list(seen))
+    t.drop(pv)
+
+
 @step("disconnected")
 def disconnected(t: Lab) -> None:
     """After disconnect(), and back."""
