@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
 # a change in any of these asks for a new build; Python files do not
-COMPILED := $(wildcard src/epicsx/*.pyx src/epicsx/*.pxd src/epicsx/*.c src/epicsx/*.h) \
+COMPILED := $(wildcard src/epicsx/*.pyx src/epicsx/*.pxd src/epicsx/*.pxi src/epicsx/*.c src/epicsx/*.h) \
 	$(wildcard include/*) setup.py pyproject.toml $(wildcard tools/*.py)
 
 CTESTS := $(patsubst tests/c/%.c,build/ctests/%,$(wildcard tests/c/test_*.c))

@@ -28,7 +28,7 @@ PACKAGE = Path("src/epicsx")
 FACE = ("ca", "dbr", "pv", "functional", "device", "alarm", "motor")
 """The modules of pyepics' face whose coverage is promised."""
 
-MARK = re.compile(r'^\s*/\* "(?P<path>[^"]+\.(?:pyx|pxd))":(?P<line>\d+)$')
+MARK = re.compile(r'^\s*/\* "(?P<path>[^"]+\.(?:pyx|pxd|pxi))":(?P<line>\d+)$')
 
 
 @dataclass

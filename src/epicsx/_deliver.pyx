@@ -481,7 +481,7 @@ cdef class Face(Subscription):
         return self.refresh()[VALUE] is not None
 
     def merge(self, Sample sample, bint value=True) -> None:
-        """A network read brings the fields up to date: value (unless it is known and not wanted), alarm, stamp, control."""
+        """A network read brings alarm, stamp, control data up to date; the value too, if wanted or unknown."""
         cdef list v = self.refresh()
         cdef ex_block *b = sample.b
         if value or v[VALUE] is None:

@@ -6,9 +6,14 @@ Threads
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _chids, dbr
+from ._texts import refusal
+from .enums import ECA
+
+if TYPE_CHECKING:
+    from ._ca import Core
 
 
 def name(chid: Any) -> str:
@@ -47,6 +52,26 @@ def field_type(chid: Any) -> int:
 def state(chid: Any) -> int:
     """0 never connected, 1 connected before, 2 connected, 3 closed."""
     return int(_chids.find(chid).core.state)
+
+
+def isConnected(chid: Any) -> bool:
+    """Whether the channel is connected."""
+    return state(chid) == dbr.CS_CONN
+
+
+def access(chid: Any) -> str:
+    """The access rights as text: ``'no access'``, ``'read-only'``, ``'write-only'``, ``'read/write'``."""
+    rights = read_access(chid) + 2 * write_access(chid)
+    return ("no access", "read-only", "write-only", "read/write")[rights]
+
+
+def type_asked(function: str, core: Core, ftype: Any) -> int:
+    """The DBR type of a request: the channel's own for None, refused if there is no such type."""
+    if ftype is None:
+        return int(core.native_type)
+    if not isinstance(ftype, int) or not 0 <= ftype <= 38:
+        raise refusal(function, ECA.BADTYPE, core.name)
+    return ftype
 
 
 def promote_fieldtype(ftype: int, use_time: bool = False, use_ctrl: bool = False) -> int:

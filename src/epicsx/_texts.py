@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -10,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from .enums import ECA
 from .errors import (
     CAError,
     CASeverityException,
@@ -19,6 +21,7 @@ from .errors import (
 )
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 log = logging.getLogger("epicsx")
 
@@ -94,6 +97,23 @@ def refused(function: str, error: CAError) -> CASeverityException:
 def refusal(function: str, status: int, name: str = "") -> CASeverityException:
     """The pyepics exception for an ECA code that a function of libca would have given."""
     return CASeverityException(function, message(status), status=int(status), name=name)
+
+
+def PySEVCHK(func_name: str, status: int, expected: int = ECA.NORMAL.value) -> int:
+    """The status, if it is the expected one; else CASeverityException."""
+    if status == expected:
+        return status
+    raise refusal(func_name, status)
+
+
+def withSEVCHK(fcn: F) -> F:
+    """Check the status that `fcn` gives back."""
+
+    @functools.wraps(fcn)
+    def wrapper(*args: Any, **kwds: Any) -> Any:
+        return PySEVCHK(fcn.__name__, fcn(*args, **kwds))
+
+    return wrapper  # type: ignore[return-value]
 
 
 def get_failure(error: CAError, chid: Any) -> ChannelAccessGetFailure:

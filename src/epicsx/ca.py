@@ -32,6 +32,8 @@ from ._messages import find_lib as find_lib
 from ._messages import find_libca as find_libca
 from ._messages import find_libCom as find_libCom
 from ._texts import NOT_A_CHID, UNEXPECTED_CHID, failed, refusal
+from ._texts import PySEVCHK as PySEVCHK
+from ._texts import withSEVCHK as withSEVCHK
 from ._values import put_callback as put_callback
 from .enums import ECA
 from .errors import (
@@ -251,23 +253,6 @@ def withInitialContext(fcn: F) -> F:
             return fcn(*args, **kwds)
         finally:
             _local.context = before
-
-    return wrapper  # type: ignore[return-value]
-
-
-def PySEVCHK(func_name: str, status: int, expected: int = dbr.ECA_NORMAL) -> int:
-    """The status, if it is the expected one; else CASeverityException."""
-    if status == expected:
-        return status
-    raise refusal(func_name, status)
-
-
-def withSEVCHK(fcn: F) -> F:
-    """Check the status that `fcn` gives back."""
-
-    @functools.wraps(fcn)
-    def wrapper(*args: Any, **kwds: Any) -> Any:
-        return PySEVCHK(fcn.__name__, fcn(*args, **kwds))
 
     return wrapper  # type: ignore[return-value]
 
@@ -530,18 +515,8 @@ field_type = withCHID(_facts.field_type)
 state = withCHID(_facts.state)
 
 
-def isConnected(chid: Any) -> bool:
-    """Whether the channel is connected."""
-    return state(chid) == dbr.CS_CONN
-
-
-@withCA
-def access(chid: Any) -> str:
-    """The access rights as text: ``'no access'``, ``'read-only'``, ``'write-only'``, ``'read/write'``."""
-    rights = read_access(chid) + 2 * write_access(chid)
-    return ("no access", "read-only", "write-only", "read/write")[rights]
-
-
+isConnected = _facts.isConnected
+access = withCA(_facts.access)
 promote_type = withCHID(_facts.promote_type)
 
 
@@ -650,14 +625,6 @@ def client_status(context: Any, level: int, print_out: bool = True) -> Any:
 # --------------------------------------------------------------------- reading
 
 
-def _type_asked(function: str, core: Core, ftype: Any) -> int:
-    if ftype is None:
-        return int(core.native_type)
-    if not isinstance(ftype, int) or not 0 <= ftype <= 38:
-        raise refusal(function, ECA.BADTYPE, core.name)
-    return ftype
-
-
 def _answer(
     item: _CacheItem, sample: Sample, as_string: bool, as_numpy: bool, count: int | None = None
 ) -> dict[str, Any]:
@@ -695,7 +662,7 @@ def get_with_metadata(
         _no_connection(item, timeout)
         return None
     core = item.core
-    asked = _type_asked("get", core, ftype)
+    asked = _facts.type_asked("get", core, ftype)
     if count is not None and count < 0:
         raise refusal("get", ECA.BADCOUNT, item.pvname)
     n = min(count or 0, core.count)
@@ -740,7 +707,7 @@ def get_complete_with_metadata(
 ) -> dict[str, Any] | None:
     """The answer to the last ``get`` of that type, waited for or not; None if there is none in time."""
     item = _chids.find(chid, "get_complete")
-    asked = _type_asked("get_complete", item.core, ftype)
+    asked = _facts.type_asked("get_complete", item.core, ftype)
     pending = item.answer(asked, min(count or 0, item.core.count))
     if pending is None:
         text = "get_complete without initial get() call"
@@ -893,7 +860,7 @@ def create_subscription(
         raise ChannelAccessException(text, name=item.pvname)
     native = int(item.core.native_type) if ftype is None else ftype
     promoted = promote_fieldtype(native, use_time=use_time, use_ctrl=use_ctrl)
-    asked = _type_asked("create_subscription", item.core, promoted)
+    asked = _facts.type_asked("create_subscription", item.core, promoted)
 
     def event(sample: Sample) -> None:
         if callback is not None:
@@ -942,7 +909,7 @@ def sg_get(
 ) -> Any:
     """The value, read within a group, as text unless `as_string` is False; None if there is no answer in time."""
     item = _in_group("sg_get", chid)
-    sample = _groups.get(gid, item.core, _type_asked("sg_get", item.core, ftype), chid)
+    sample = _groups.get(gid, item.core, _facts.type_asked("sg_get", item.core, ftype), chid)
     return None if sample is None else _answer(item, sample, as_string, as_numpy)["value"]
 
 
