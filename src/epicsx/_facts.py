@@ -54,17 +54,6 @@ def state(chid: Any) -> int:
     return int(_chids.find(chid).core.state)
 
 
-def isConnected(chid: Any) -> bool:
-    """Whether the channel is connected."""
-    return state(chid) == dbr.CS_CONN
-
-
-def access(chid: Any) -> str:
-    """The access rights as text: ``'no access'``, ``'read-only'``, ``'write-only'``, ``'read/write'``."""
-    rights = read_access(chid) + 2 * write_access(chid)
-    return ("no access", "read-only", "write-only", "read/write")[rights]
-
-
 def type_asked(function: str, core: Core, ftype: Any) -> int:
     """The DBR type of a request: the channel's own for None, refused if there is no such type."""
     if ftype is None:

@@ -515,8 +515,18 @@ field_type = withCHID(_facts.field_type)
 state = withCHID(_facts.state)
 
 
-isConnected = _facts.isConnected
-access = withCA(_facts.access)
+def isConnected(chid: Any) -> bool:
+    """Whether the channel is connected."""
+    return state(chid) == dbr.CS_CONN
+
+
+@withCA
+def access(chid: Any) -> str:
+    """The access rights as text: ``'no access'``, ``'read-only'``, ``'write-only'``, ``'read/write'``."""
+    rights = read_access(chid) + 2 * write_access(chid)
+    return ("no access", "read-only", "write-only", "read/write")[rights]
+
+
 promote_type = withCHID(_facts.promote_type)
 
 
