@@ -28,6 +28,7 @@ cdef class Core:
     cdef ex_sub *control_sub
     cdef object control_seen
     cdef uint64_t control_arrival
+    cdef public bint at_home            # epicsx.ca's own note: its first context uses this channel
     cdef object __weakref__
     cdef int check(self) except -1
     cdef int connect_by(self, int64_t deadline, object timeout, str operation) except -1
@@ -50,6 +51,7 @@ cdef class Subscription:
     cdef ex_handle *h
     cdef object callback
     cdef bint pinned
+    cdef object __weakref__
     cdef int open_(self, Core core, int dbr_type, unsigned long count, long mask, size_t bound, bint latest,
                    bint queueing) except -1
     cdef int close_(self) except -1

@@ -38,6 +38,7 @@ class Context:
 
 @final
 class Core:
+    at_home: bool
     @property
     def context(self) -> Context: ...
     @property

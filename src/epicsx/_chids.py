@@ -35,8 +35,8 @@ _numbers = itertools.count(1)
 cache: defaultdict[int, dict[str, _CacheItem]] = defaultdict(dict)
 """``ca._cache``: context -> PV name -> entry."""
 
-elsewhere: weakref.WeakSet[Core] = weakref.WeakSet()
-"""Channels that another context than the first one uses too."""
+elsewhere: weakref.WeakKeyDictionary[Core, set[int]] = weakref.WeakKeyDictionary()
+"""Which contexts, other than the first one, use a channel. (That of the first is ``Core.at_home``.)"""
 
 by_number: dict[int, _CacheItem] = {}
 """``ca._chid_cache``: chid as int -> entry."""
@@ -59,7 +59,7 @@ class _CacheItem:
     # Not all programs use these; a PV's entry then has no lists of its own.
     callbacks: list[Callable[..., Any]]
     access_event_callback: list[Callable[..., Any]]
-    handles: list[Any] = []  # of create_subscription; replaced, never changed
+    handles: weakref.WeakSet[Any] | None = None  # of create_subscription
 
     def __init__(self, chid: Any, pvname: str, callbacks: Any = None, ts: float = 0) -> None:
         self._chid = chid

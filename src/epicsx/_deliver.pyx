@@ -518,6 +518,7 @@ cdef class Face(Subscription):
         cdef ex_block *b = t.block
         cdef list v = self.event
         cdef int facts
+        cdef bint own
         pv = self.pv_ref()
         if pv is None:
             return 0
@@ -525,7 +526,8 @@ cdef class Face(Subscription):
             self.refresh()
             self.arrived(b)
         callbacks = pv._callbacks           # without the property's call: this is done per event
-        if not callbacks:
+        own = runs_its_own(pv)
+        if not callbacks and not own:
             return 0
         if v is None:
             v = self.event = self.blank()
@@ -546,10 +548,13 @@ cdef class Face(Subscription):
         self.args_event = None
         self.in_thread = PyThread_get_thread_ident()
         try:
-            if runs_its_own(pv):
+            if own:
                 pv.run_callbacks()
             else:
                 self.call_all(pv, callbacks, v)
+        except BaseException:           # of an overridden method; those of callbacks end in call()
+            self.errors_ += 1
+            log.exception("run_callbacks of '%s' failed", self.pvname)
         finally:
             self.in_thread = 0
         return 0

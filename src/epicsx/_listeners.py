@@ -104,7 +104,7 @@ class CallbackList(list[Any]):
         self._change(super().__delitem__, index)
 
     def __iadd__(self, other: Iterable[Any]) -> CallbackList:  # type: ignore[misc]  # noqa: PYI034
-        self._change(super().extend, other)
+        self._change(super().extend, list(other))
         return self
 
     def append(self, item: Any) -> None:
@@ -117,7 +117,7 @@ class CallbackList(list[Any]):
 
     def extend(self, items: Iterable[Any]) -> None:
         """As of list."""
-        self._change(super().extend, items)
+        self._change(super().extend, list(items))
 
     def insert(self, index: Any, item: Any) -> None:
         """As of list."""

@@ -76,7 +76,7 @@ def run(timeout: float = 0.0) -> None:
     while True:
         left = max(0.0, until - time.monotonic())
         context.wait_notes(left)
-        if not _turn.acquire(timeout=left):
+        if not _turn.acquire(timeout=min(left, threading.TIMEOUT_MAX)):
             return
         enter_thread()
         try:

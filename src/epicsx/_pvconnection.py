@@ -17,6 +17,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +146,24 @@ class PVConnection:
                 elif self._told is not True:
                     self._told = self._announced = True
         if self._face is not None:
-            self._face.set_listening(bool(self._callbacks))
+            self._face.set_listening(self._wants_events())
+
+    def _join_connection(self, callback: Callable[..., Any]) -> bool:
+        """Add a connection callback; whether it must be told by the caller that the PV is connected."""
+        with _settling:
+            self.connection_callbacks.append(callback)
+            return self._told is True
+
+    def _join_access(self, callback: Callable[..., Any]) -> bool:
+        """Add an access callback; whether it must be told by the caller of the access rights."""
+        with _settling:
+            self.access_callbacks.append(callback)
+            return self._rights is not None and self._core.connected
+
+    def _has_told(self) -> tuple[bool, bool, bool]:
+        """Whether its callbacks have been told of a connection, of access rights, of a value."""
+        valued = self._face is not None and self._face.stats.delivered > 0
+        return self._told is True, self._rights is not None, valued
 
     def _settle(self) -> bool:
         """What a new connection needs: whether to monitor, and the monitor. Then the PV counts as connected."""
@@ -162,8 +180,8 @@ class PVConnection:
                 self._settled = connects
         return True
 
-    def _call(self, callbacks: list[Any] | None, *args: Any, **kwds: Any) -> None:
-        for callback in list(callbacks or ()):
+    def _call(self, callbacks: list[Any], *args: Any, **kwds: Any) -> None:
+        for callback in callbacks:
             if not callable(callback):
                 continue
             try:
@@ -179,14 +197,15 @@ class PVConnection:
             self._told = connected
             self._announced = False
             self._forced = None
+            callbacks = list(self._connection_callbacks or ())  # who comes later is told by get_pv
         core = self._core
         if (
             connected and not at_once
         ):  # pyepics' order; the other way round at a loss and in the constructor
             self._on_core_access(core.read_access, core.write_access)
-        if self._connection_callbacks:
+        if callbacks:
             self._telling = get_ident()
-            self._call(self._connection_callbacks, pvname=self.pvname, conn=connected)
+            self._call(callbacks, pvname=self.pvname, conn=connected)
             self._telling = 0
         elif not connected and self.verbose:
             ca.write(f"PV '{self.pvname}' disconnected.")
@@ -200,13 +219,12 @@ class PVConnection:
                 _news.notify_all()
 
     def _on_core_access(self, read: bool, write: bool) -> None:
-        if not self._access_callbacks:
-            return
         with _settling:
-            if self._rights == (read, write) or self._closed:
+            callbacks = list(self._access_callbacks or ())
+            if not callbacks or self._rights == (read, write) or self._closed:
                 return
             self._rights = (read, write)
-        self._call(self._access_callbacks, read, write)
+        self._call(callbacks, read, write)
 
     @property
     def connected(self) -> bool:
@@ -290,10 +308,10 @@ class PVConnection:
         if self._core.state == 3:
             self._release()
             self._face = None
-            self._chid = _UNMADE
             self._core = ca._used(_ca.core(self.pvname))
         elif not self._closed:
             return
+        self._chid = _UNMADE  # it may have been cleared
         self._closed = False
         self._told = None
         self._settled = 0
@@ -358,6 +376,10 @@ class PVConnection:
 
     # ------------------------------------------------------------- the monitor
 
+    def _wants_events(self) -> bool:
+        """Whether each update is to be delivered, or only the newest one kept."""
+        return bool(self._callbacks)
+
     def _make_face(self) -> Face:
         with _settling:
             face = self._face
@@ -367,7 +389,7 @@ class PVConnection:
                 face.monitor_delta = self._monitor_delta
                 form = self.form if self.form in _FORMS else "native"
                 face.attach(self._core, form, self.chid)
-                face.set_listening(bool(self._callbacks))
+                face.set_listening(self._wants_events())
                 self._face = face
         return face
 

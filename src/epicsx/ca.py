@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -268,7 +269,7 @@ def current_context() -> int | None:
         return None
     found: int | None = getattr(_local, "context", None)
     if found is None and delivering():
-        found = _local.context = initial_context
+        return initial_context  # not kept: clear_cache() may make another one
     return found
 
 
@@ -305,6 +306,10 @@ def context_destroy() -> int:
     for item in list(_cache.get(context, {}).values()):
         _clear(item)
     _cache.pop(context, None)
+    with _chids.lock:  # PVs whose chid nobody has asked for
+        left = [core for core, users in _chids.elsewhere.items() if context in users]
+    for core in left:
+        _leave(core, context)
     _local.context = None
     return 0
 
@@ -405,15 +410,34 @@ def register_clear_cache(callback: Callable[[], Any] | None) -> None:
 
 def _clear(item: _CacheItem, everywhere: bool = False) -> None:
     core = item._core or item._weak()
-    shared = item.context != initial_context or core in _chids.elsewhere
     _chids.drop(item)
-    for handle in item.handles:
-        handle.close()
-    if shared and not everywhere:
-        return  # all contexts stand on one core, which ends with its last user
-    _many.pop(item.pvname, None)
-    if core is not None:
+    if core is None:
+        return
+    if everywhere:
+        _many.pop(item.pvname, None)
         core.clear()
+        return
+    for handle in list(item.handles or ()):
+        handle.close()
+    core.unlisten(item)
+    _leave(core, item.context or 0)
+
+
+def _leave(core: Core, context: int) -> None:
+    """A context has done with a channel, which ends unless another one uses it too: all contexts stand on one core."""
+    with _chids.lock:
+        users = _chids.elsewhere.get(core, set())
+        users.discard(context)
+        if context == initial_context:
+            core.at_home = False
+        shared = bool(users) or core.at_home
+    if not shared:
+        _many.pop(core.name, None)
+        core.clear()
+        return
+    for listener in core.heard():
+        if getattr(listener, "context", None) == context and hasattr(listener, "disconnect"):
+            listener.disconnect()
 
 
 # ------------------------------------------------------------------- channels
@@ -421,8 +445,12 @@ def _clear(item: _CacheItem, everywhere: bool = False) -> None:
 
 def _used(core: Core) -> Core:
     """Note that this thread's context uses a channel."""
-    if _context() != initial_context:
-        _chids.elsewhere.add(core)
+    context = _context()
+    if context == initial_context:
+        core.at_home = True
+    else:
+        with _chids.lock:
+            _chids.elsewhere.setdefault(core, set()).add(context)
     return core
 
 
@@ -676,20 +704,19 @@ def get_with_metadata(
     if count is not None and count < 0:
         raise refusal("get", ECA.BADCOUNT, item.pvname)
     n = min(count or 0, core.count)
-    if wait:
-        sample = _values.read(core, asked, n, timeout, lambda: item.chid)
-        if sample is not None:
-            item.remember(asked, n, sample)
-            return _answer(item, sample, as_string, as_numpy, count)
-    # With wait: what did not come in time may be had of get_complete() all the same, later.
-    if not item.waits_for(asked, n):
-        try:
-            item.remember(asked, n, core.get_async(asked, n))
-        except AccessError as error:
-            raise _texts.refused("get", error) from None
-        except DisconnectedError:
-            pass
-    return None
+    try:
+        request = core.get_async(asked, n)
+    except AccessError as error:
+        raise _texts.refused("get", error) from None
+    except DisconnectedError as error:
+        if wait:
+            raise _texts.get_failure(error, item.chid) from None
+        return None
+    sample = _values.complete(request, core, timeout, item.chid) if wait else None
+    if sample is not None or not item.waits_for(asked, n):
+        # what did not come in time may be had of get_complete() all the same, later
+        item.remember(asked, n, request if sample is None else sample)
+    return None if sample is None else _answer(item, sample, as_string, as_numpy, count)
 
 
 def get(
@@ -884,7 +911,10 @@ def create_subscription(
             )
 
     handle = item.core.subscribe(event, mask or DEFAULT_SUBSCRIPTION_MASK, count or 0, "all", asked)
-    item.handles = [*(known for known in item.handles if not known.closed), handle]
+    with _chids.lock:
+        if item.handles is None:
+            item.handles = weakref.WeakSet()
+        item.handles.add(handle)
     return event, item.chid, handle
 
 

@@ -107,11 +107,12 @@ class ServerError(CAError):
 
 
 class ChannelAccessException(CAError):
-    """pyepics' general error, made from any arguments."""
+    """pyepics' general error. A plain exception of Python's: it keeps any arguments, and its text is theirs."""
 
-    def __init__(self, *args: Any, **kwds: Any) -> None:
-        plain = len(args) > 1 and isinstance(args[0], str)
-        super().__init__(*((str(args),) if plain else args), **kwds)
+    def __init__(self, *args: Any, status: int | None = None, name: str | None = None) -> None:
+        text = str(args[0]) if len(args) == 1 else str(args) if args else ""
+        super().__init__(text, status=status, name=name)
+        self.args = args
 
 
 class CASeverityException(CAError):

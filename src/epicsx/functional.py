@@ -189,7 +189,7 @@ def _many(names: Sequence[str]) -> list[Core]:
 
 def _one_more(name: str) -> Core:
     context = ca._context()
-    core = ca._many[name] = _ca.core(name)
+    core = ca._many[name] = ca._used(_ca.core(name))
     _chids.entry(context, name, core, keep=True)
     return core
 

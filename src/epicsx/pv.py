@@ -66,6 +66,8 @@ def get_pv(
     else:
         context = ca._context()
     cls = default_pv_class
+    if isinstance(pvname, bytes):
+        pvname = bytes2str(pvname)
     key = (pvname.pvname if isinstance(pvname, cls) else pvname, form, context)
     known: PV | None = _PVcache_.get(key)
     made: PV | None = None
@@ -85,20 +87,24 @@ def get_pv(
             monitor_delta=monitor_delta,
         )
         known = _PVcache_.setdefault(key, made)
-        if known is not made:  # another thread has made it meanwhile
-            made.disconnect()
     found: PV = known
     if found is not made:
+        told, rights, valued = False, False, False
+        if made is not None:  # another thread has made one meanwhile: this one goes
+            told, rights, valued = made._has_told()
+            made.disconnect()
         if connection_callback is not None:
-            if found.connected:
+            told = not found._join_connection(connection_callback) or told
+            if not told:
                 connection_callback(pvname=found.pvname, conn=True, pv=found)
-            found.connection_callbacks.append(connection_callback)
         if access_callback is not None:
-            if found.connected:
+            rights = not found._join_access(access_callback) or rights
+            if not rights:
                 access_callback(found.read_access, found.write_access, pv=found)
-            found.access_callbacks.append(access_callback)
         if callback is not None:
-            found.run_callback(found.add_callback(callback))
+            index = found.add_callback(callback)
+            if not valued:
+                found.run_callback(index)
         if auto_monitor and not found.auto_monitor:
             found.auto_monitor = auto_monitor
     if connect and not found.wait_for_connection(timeout=timeout):
@@ -254,7 +260,12 @@ class PV(PVConnection):
         """
         if self._replaced("get_with_metadata"):
             found = self.get_with_metadata(
-                count, as_string, as_numpy, timeout, with_ctrlvars, use_monitor=use_monitor
+                count=count,
+                as_string=as_string,
+                as_numpy=as_numpy,
+                timeout=timeout,
+                with_ctrlvars=with_ctrlvars,
+                use_monitor=use_monitor,
             )
             return None if found is None else found["value"]
         if not self._ready(timeout):
@@ -380,14 +391,17 @@ class PV(PVConnection):
 
     def _know_control(self) -> None:
         """Have units, limits, precision and state names known, as far as they can be."""
-        if self._replaced("get_ctrlvars"):
-            self.get_ctrlvars()
-        else:
+        if not self._replaced("get_ctrlvars"):
             self._control(5.0)
+        elif self._core.peek_control() is None:
+            self.get_ctrlvars()
 
     def _replaced(self, name: str) -> bool:
         """Whether a subclass or a program has put another method in the place of one that others here stand on."""
         return name in self.__dict__ or getattr(type(self), name) is not _METHODS[name]
+
+    def _wants_events(self) -> bool:
+        return bool(self._callbacks) or self._replaced("run_callbacks")
 
     def get_ctrlvars(self, timeout: float = 5, warn: bool = True) -> dict[str, Any] | None:
         """Units, limits, precision, state names, with the alarm; None if there is no answer in time."""
@@ -505,7 +519,10 @@ class PV(PVConnection):
         else:
             failed(lambda: BadTypeError(f"{callback!r} cannot be called", name=self.pvname), None)
         if with_ctrlvars and self.connected:
-            self._know_control()
+            if self._replaced("get_ctrlvars"):
+                self.get_ctrlvars()
+            else:
+                self._control(5.0)
         if run_now:
             self.get(as_string=True)
             if self.connected:

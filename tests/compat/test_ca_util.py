@@ -61,6 +61,8 @@ def test_a_text_is_checked_as_one(ioc: SoftIOC) -> None:
     caput(ioc["w:char"], "a longer text", read_check_tolerance=0.1)
     with pytest.raises(ca_util.ca_utilException, match="disagrees"):
         ca_util._check("caput", ioc["w:char"], "another", None, None, None, 0.1)
+    caput(ioc["double"] + ".TPRO", "1", read_check_tolerance=0.1)  # a number of one byte, no text
+    caput(ioc["double"] + ".TPRO", 0)
 
 
 def test_caputw(ioc: SoftIOC, capsys: pytest.CaptureFixture[str]) -> None:

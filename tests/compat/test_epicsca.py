@@ -49,6 +49,17 @@ def test_the_first_value_comes_too(ioc: SoftIOC) -> None:
         pv.disconnect()
 
 
+def test_set_monitor_leaves_the_other_callbacks(ioc: SoftIOC) -> None:
+    seen: list[Any] = []
+    pv = EpicsCA.PV(ioc["double"], callback=lambda pv=None: seen.append(pv.value), connect=True)
+    pv.set_monitor()
+    value = 1.0 if pv.get() != 1.0 else 2.0
+    pv.put(value, wait=True)
+    wait_until(lambda: value in seen)
+    wait_until(pv.check_monitor)
+    pv.disconnect()
+
+
 def test_callbacks_get_the_pv_itself(ioc: SoftIOC) -> None:
     seen: list[tuple[Any, Any]] = []
     pv = EpicsCA.PV(ioc["double"], callback=lambda pv=None, **kw: seen.append((pv, kw)), wid=7)

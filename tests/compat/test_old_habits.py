@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import pickle
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 from support import idle, run_python, wait_until
 
 from epicsx import ca, caget, caput, dbr
+from epicsx import pv as pv_module
 from epicsx.device import Device
 from epicsx.functional import cainfo, camonitor
 from epicsx.pv import PV, get_pv
@@ -121,6 +125,49 @@ def test_methods_of_one_pv_are_called(ioc: SoftIOC) -> None:
     assert called.wait(5.0)
     pv.get_with_metadata = lambda *args, **kwds: {"value": "mine"}  # type: ignore[method-assign]
     assert pv.get() == "mine"
+
+
+def test_methods_that_know_keywords_only(ioc: SoftIOC) -> None:
+    class Mine(PV):
+        def get_with_metadata(self, **kwds: Any) -> Any:  # type: ignore[override]
+            return super().get_with_metadata(**kwds)
+
+    pv = Mine(ioc["ao"])
+    assert pv.wait_for_connection(5)
+    assert pv.get(with_ctrlvars=True, as_string=True) == pv.char_value
+
+
+def test_a_get_ctrlvars_that_reads(ioc: SoftIOC) -> None:
+    """It is called while these data are unknown, and not by its own read again."""
+    called: list[Any] = []
+
+    class Mine(PV):
+        def get_ctrlvars(self, timeout: float = 5, warn: bool = True) -> Any:
+            found = super().get_ctrlvars(timeout, warn)
+            called.append(self.get(as_string=True))
+            return found
+
+    ca.clear_channel(ca.create_channel(ioc["ao"]))
+    pv = Mine(ioc["ao"])
+    assert pv.wait_for_connection(5)
+    assert {pv.get(as_string=True) for _ in range(5)} == set(called)
+    assert len(called) == 1
+
+
+def test_run_callbacks_is_called_without_callbacks_too(ioc: SoftIOC) -> None:
+    called = threading.Event()
+
+    class Mine(PV):
+        def run_callbacks(self) -> None:
+            called.set()
+            raise RuntimeError("on purpose")
+
+    pv = Mine(ioc["longout"])
+    assert called.wait(5.0)
+    face = pv._face
+    assert face is not None
+    wait_until(lambda: face.stats.callback_errors >= 1)
+    pv.disconnect()
 
 
 # ------------------------------------------------------------ within callbacks
@@ -263,6 +310,96 @@ def test_another_context_does_not_end_the_channels_of_the_first(ioc: SoftIOC) ->
     assert not told  # the subscriptions of the other context have ended with their channels
 
 
+def test_the_end_of_a_context_ends_what_it_alone_uses(ioc: SoftIOC) -> None:
+    heard: list[Any] = []
+    kept: list[PV] = []
+    connected(ioc["longout"])  # the first context has used it, and let it go
+
+    def work() -> None:
+        ca.create_context()
+        for name, clear in (("longout", False), ("mbbo", True)):
+            pv = PV(ioc[name], callback=lambda value=None, **kwds: heard.append(value))
+            assert pv.wait_for_connection(5)
+            wait_until(lambda: heard)
+            kept.append(pv)
+            if clear:
+                ca.clear_channel(pv.chid)
+        ca.destroy_context()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(20.0)
+    assert len(kept) == 2
+    wait_until(lambda: not any(pv.connected for pv in kept))
+    del heard[:]
+    for name in ("longout", "mbbo"):
+        writer = connected(ioc[name])
+        writer.put(1 if writer.get() != 1 else 2, wait=True)
+    assert not heard
+    # and the first context has its channels for itself again
+    pv = connected(ioc["longout"], callback=lambda **kwds: heard.append(kwds))
+    wait_until(lambda: heard)
+    ca.clear_channel(pv.chid)
+    assert not pv.connected
+
+
+def test_a_subscription_that_is_cleared_lets_go_of_its_callback(ioc: SoftIOC) -> None:
+    chid = ca.create_channel(ioc["longout"], connect=True)
+    seen = threading.Event()
+
+    def callback(**kwds: Any) -> None:
+        seen.set()
+
+    event = ca.create_subscription(chid, callback=callback)[2]
+    assert seen.wait(5.0)
+    ca.clear_subscription(event)
+    gone = weakref.ref(callback)
+    del callback, event
+    gc.collect()
+    wait_until(lambda: gone() is None)
+
+
+def test_get_pv_while_another_connection_callback_runs(ioc: SoftIOC) -> None:
+    begun, go_on, told = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(conn: bool = False, **kwds: Any) -> None:
+        begun.set()
+        assert go_on.wait(5.0)
+
+    get_pv(ioc["longin"], connection_callback=slow)
+    assert begun.wait(5.0)
+    get_pv(ioc["longin"], connection_callback=lambda **kwds: told.set())
+    assert told.wait(5.0)
+    go_on.set()
+
+
+def test_get_pv_of_two_threads_tells_once(ioc: SoftIOC, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2)
+
+    class Slow(PV):
+        def __init__(self, *args: Any, **kwds: Any) -> None:
+            super().__init__(*args, **kwds)
+            both.wait(5.0)
+
+    monkeypatch.setattr(pv_module, "default_pv_class", Slow)
+    keeper = connected(ioc["longin"])
+    told: list[Any] = []
+    found: list[PV] = []
+
+    def work(number: int) -> None:
+        made = get_pv(ioc["longin"], connection_callback=lambda **kwds: told.append(number))
+        found.append(made)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10.0)
+    assert keeper.connected
+    assert found[0] is found[1]
+    wait_until(lambda: sorted(told) == [0, 1])
+
+
 # -------------------------------------------------------------- single values
 
 
@@ -316,7 +453,12 @@ def test_odd_arguments(ioc: SoftIOC) -> None:
         with pytest.raises(ca.CASeverityException, match="Invalid string"):
             get_pv(name)
     assert PV(ioc["ao"].encode()).pvname == ioc["ao"]
-    assert str(ca.ChannelAccessException("a", "b")) == "('a', 'b')"
+    for args in ((), ("a",), ("a", "b"), (3,), (3, "x"), (None,), (1, 2, 3, 4)):
+        error, plain = ca.ChannelAccessException(*args), Exception(*args)
+        assert (error.args, str(error)) == (plain.args, str(plain))
+        again = pickle.loads(pickle.dumps(error))
+        assert (again.args, str(again)) == (plain.args, str(plain))
+    assert get_pv(ioc["ao"].encode()) is get_pv(ioc["ao"])
     assert ca.create_channel(ioc["ao"], callback=3) == chid  # type: ignore[arg-type]
     assert caput(ioc["w:string"], ["a", 2.5, None], wait=True) == 1
     assert list(caget(ioc["w:string"], use_monitor=False)) == ["a", "2.5", "None"]

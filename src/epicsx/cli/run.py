@@ -101,7 +101,7 @@ def _of_file(path: str) -> tuple[CodeType, dict[str, Any], str]:
     if _holds_main(path):
         spec = PathFinder.find_spec("__main__", [_full(path)])
         if spec is None:
-            raise _Missing(f"{path!r} has no __main__ module")
+            raise _NoModule(f"{path!r} has no __main__ module")
         names.update(__spec__=spec, __package__="", __loader__=spec.loader, __file__=spec.origin)
         return _code(spec), names, path
     try:

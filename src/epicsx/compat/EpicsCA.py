@@ -150,7 +150,7 @@ class PV(pv.PV):
     ) -> None:
         """Have ``check_monitor`` tell of updates from now on, and `callback` called, if there is one."""
         self._news = False
-        super().add_callback(self._note, index=0, with_ctrlvars=False)
+        super().add_callback(self._note, index=-1, with_ctrlvars=False)
         if callback is not None:
             self.add_callback(callback, **(kw or {}))
         self.auto_monitor = True  # last, so that the first update finds them

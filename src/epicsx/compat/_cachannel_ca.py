@@ -169,6 +169,7 @@ def write_access(chid: int) -> bool:
 
 # -------------------------------------------------------------------- waiting
 
+_FOR_EVER = 1e8  # seconds
 _lock = threading.Lock()
 _outstanding: list[Callable[[float], bool]] = []
 
@@ -181,11 +182,11 @@ def outstanding(wait: Callable[[float], bool]) -> None:
 
 
 def pend_io(timeout: float = 1.0) -> int:
-    """Wait for the searches and reads begun so far, `timeout` seconds at most: ECA_NORMAL or ECA_TIMEOUT.
+    """Wait for the searches and reads begun so far, `timeout` seconds at most (0: no limit): ECA_NORMAL or ECA_TIMEOUT.
 
     Afterwards they are no longer outstanding, answered or not; another thread that waits for them goes on waiting.
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + (timeout or _FOR_EVER)
     with _lock:
         waiting = list(_outstanding)
     _ca_face.poll(0.0)

@@ -354,11 +354,10 @@ def _check(
     native = caget(name, timeout, retries)
     kind = cadict[name].field_type
     readback = native
-    if (
-        req_type is None
-        and isinstance(value, (str, bytes))
-        and kind == ca.dbf_text_to_type("DBF_CHAR")
-    ):
+    characters = (
+        kind == ca.dbf_text_to_type("DBF_CHAR") and cadict[name].channel.element_count() > 1
+    )
+    if req_type is None and characters and isinstance(value, (str, bytes)):
         readback = caget(name, timeout, retries, ca.dbr_text_to_type("DBR_STRING"))
         if bytes2str(value) == readback:
             return

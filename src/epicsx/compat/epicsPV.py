@@ -12,7 +12,6 @@ import types
 from typing import Any
 
 from .. import ca
-from ..errors import DisconnectedError
 from ..pv import PV
 
 _OLD_NAMES = {
@@ -61,10 +60,9 @@ class epicsPV(PV):
             self.connect()
 
     def __getattr__(self, name: str) -> Any:
-        if "pvname" not in self.__dict__ and name in ("pvname", "_core", "context"):
-            raise DisconnectedError(
-                "this epicsPV has no name yet: search() or searchw() gives it one"
-            )
+        if "pvname" not in self.__dict__:
+            text = "this epicsPV has no name yet: search() or searchw() gives it one"
+            raise AttributeError(f"{name!r}: {text}")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:

@@ -351,8 +351,10 @@ def subclass(t: Lab) -> None:
             return super().get_with_metadata(*args, **kwds)
 
     pv = first_value(t, Mine(t.p("longout")))
-    pv.put(1, wait=True)
-    t.wait(lambda: pv.value == 1)
+    for value in (0, 1):
+        del said[:]
+        pv.put(value, wait=True)
+        t.wait(lambda value=value: pv.value == value and "all" in said, 1.0)
     del said[:]
     t.see("get", pv.get)
     t.see("said by get", lambda: list(said))
