@@ -415,12 +415,20 @@ def _clear(item: _CacheItem, everywhere: bool = False) -> None:
         return
     if everywhere:
         _many.pop(item.pvname, None)
-        core.clear()
+        _end(core)
         return
     for handle in list(item.handles or ()):
         handle.close()
     core.unlisten(item)
     _leave(core, item.context or 0)
+
+
+def _end(core: Core) -> None:
+    """End a channel for everybody. PVs hear nothing more of it, not even what is already on its way to them."""
+    for listener in core.heard():
+        if hasattr(listener, "_clear_auto_monitor_subscription"):
+            listener._clear_auto_monitor_subscription()
+    core.clear()
 
 
 def _leave(core: Core, context: int) -> None:
@@ -433,7 +441,7 @@ def _leave(core: Core, context: int) -> None:
         shared = bool(users) or core.at_home
     if not shared:
         _many.pop(core.name, None)
-        core.clear()
+        _end(core)
         return
     for listener in core.heard():
         if getattr(listener, "context", None) == context and hasattr(listener, "disconnect"):
