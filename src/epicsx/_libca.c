@@ -572,19 +572,36 @@ static void on_barrier(struct event_handler_args args)
         ex_broadcast(&lane->settled);
 }
 
+/* Whether libca has it connected: also one that was closed, and whose plan was not carried out any more. */
+static int is_up(const ex_channel *ch)
+{
+    return ch->id && ca_state(ch->id) == cs_conn;
+}
+
+/* Whether a channel before this one is on the same circuit; with `reading`, one that may be read. Lane lock held. */
+static int circuit_seen(const ex_lane *lane, const ex_channel *ch, int reading)
+{
+    const ex_channel *other;
+    for (other = lane->channels; other != ch; other = other->next)
+        if (other->host == ch->host && other->priority == ch->priority && is_up(other) && (other->reading || !reading))
+            return 1;
+    return 0;
+}
+
 /* A server takes the requests of one circuit in order. So one small read per circuit, answered, says that every put
- * before it has arrived. Nobody waits for this longer than ex_keeper_stop does. */
+ * before it has arrived. A circuit whose last channel has been cleared is sent empty by libca and then closed by the
+ * server: it has done so when libca no longer counts it. Nobody waits longer than ex_keeper_stop does. */
 static void drain_circuits(ex_lane *lane)
 {
-    ex_channel *ch, *other;
+    ex_channel *ch;
+    unsigned used = 0;
+    int64_t until = ex_now() + 1000000000;
     ex_lock(&lane->lock);
     for (ch = lane->channels; ch; ch = ch->next) {
-        int seen = 0;
-        if (ch->state != EX_UP || !ch->id || !ch->reading)
+        if (!is_up(ch))
             continue;
-        for (other = lane->channels; other != ch && !seen; other = other->next)
-            seen = other->state == EX_UP && other->reading && other->host == ch->host && other->priority == ch->priority;
-        if (seen)
+        used += !circuit_seen(lane, ch, 0);
+        if (!ch->reading || circuit_seen(lane, ch, 1))
             continue;
         (void)ex_add(&lane->barrier, 1);
         ex_channel_ref(ch);
@@ -598,6 +615,8 @@ static void drain_circuits(ex_lane *lane)
     ex_lock(&lane->lock);
     while (ex_load(&lane->barrier) > 0)
         ex_wait(&lane->settled, &lane->lock, ex_now() + 5000000);
+    while (ca_get_ioc_connection_count() > used && ex_now() < until)
+        ex_wait(&lane->settled, &lane->lock, ex_now() + 1000000);
     ex_unlock(&lane->lock);
 }
 

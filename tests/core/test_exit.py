@@ -328,6 +328,44 @@ def _count(ioc: SoftIOC, expected: int) -> None:
     assert (found, ioc.read("puts")) == (expected, "1999")
 
 
+def test_a_put_of_a_forked_child_whose_channel_has_gone_arrives(
+    own_ioc: Callable[..., SoftIOC],
+) -> None:
+    """The server takes it only when the child is ending, and the child has no channel left on that circuit."""
+    ioc = own_ioc('record(waveform, "$(P)wave") { field(FTVL, "DOUBLE") field(NELM, "1000000") }')
+    result = run_python(
+        """
+import gc, multiprocessing, os, signal, subprocess, sys, time
+import numpy as np
+from epicsx import Channel, _ca
+
+def put(prefix, pid):
+    channel = Channel(prefix + "wave").connect(20.0)
+    os.kill(pid, signal.SIGSTOP)
+    subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -CONT {pid}"], stdout=subprocess.DEVNULL)
+    channel.put(np.arange(1_000_000.0))
+    channel.close()
+    del channel
+    gc.collect()
+    until = time.monotonic() + 5.0
+    while _ca.lent() and time.monotonic() < until:
+        time.sleep(0.001)
+
+if __name__ == "__main__":
+    Channel(sys.argv[1] + "wave").get(timeout=20.0)
+    child = multiprocessing.get_context("fork").Process(target=put, args=(sys.argv[1], int(sys.argv[2])))
+    child.start()
+    child.join(30.0)
+    print("child", child.exitcode)
+""",
+        ioc.prefix,
+        str(ioc.pid),
+        env=ioc.env,
+    )
+    assert "child 0" in result.stdout
+    wait_until(lambda: float(ioc.read("wave.NORD")) == 1_000_000)
+
+
 def test_two_thousand_puts_then_the_end_all_arrive(own_ioc: Callable[..., SoftIOC]) -> None:
     ioc = own_ioc(PUTS)
     _run("import sys, time\n" + PUT + "put(sys.argv[1])\n" + END, ioc)
