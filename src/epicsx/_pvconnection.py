@@ -308,7 +308,7 @@ class PVConnection:
         if self._core.state == 3:
             self._release()
             self._face = None
-            self._core = ca._used(_ca.core(self.pvname))
+            self._core = ca._core(self.pvname)
         elif not self._closed:
             return
         self._chid = _UNMADE  # it may have been cleared

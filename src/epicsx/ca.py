@@ -462,6 +462,13 @@ def _used(core: Core) -> Core:
     return core
 
 
+def _core(name: str, priority: int = 0) -> Core:
+    """The channel of that name, for this thread's context."""
+    if not name or "\0" in name:
+        raise refusal("create_channel", ECA.BADSTR, name)
+    return _used(_ca.core(name, priority))
+
+
 @withCA
 def create_channel(
     pvname: str,
@@ -486,9 +493,7 @@ def create_channel(
     if not isinstance(pvname, (str, bytes)):
         raise TypeError(f"a PV name is a text, not {pvname!r}")
     name = bytes2str(pvname)
-    if not name or "\0" in name:
-        raise refusal("create_channel", ECA.BADSTR, name)
-    core = _used(_ca.core(name, priority))
+    core = _core(name, priority)
     item = _chids.entry(_context(), name, core, keep=True)
     if callable(callback) and callback not in item.callbacks:
         item.listen()

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from . import _ca, _texts, _values, ca, dbr
+from . import _texts, _values, ca, dbr
 from ._deliver import runs_callbacks
 from ._listeners import CallbackDict, CallbackList
 from ._pvconnection import _FORMS, PVConnection
 from ._pvconnection import _PVcache_ as _PVcache_
-from ._texts import failed, refusal
+from ._texts import failed
 from ._texts import fmt_time as fmt_time
-from .enums import ECA
 from .errors import BadTypeError, CAError, CATimeoutError
 from .utils import bytes2str
 
@@ -94,12 +93,12 @@ def get_pv(
             told, rights, valued = made._has_told()
             made.disconnect()
         if connection_callback is not None:
-            told = not found._join_connection(connection_callback) or told
-            if not told:
+            untold = found._join_connection(connection_callback)
+            if untold and not told:
                 connection_callback(pvname=found.pvname, conn=True, pv=found)
         if access_callback is not None:
-            rights = not found._join_access(access_callback) or rights
-            if not rights:
+            untold = found._join_access(access_callback)
+            if untold and not rights:
                 access_callback(found.read_access, found.write_access, pv=found)
         if callback is not None:
             index = found.add_callback(callback)
@@ -188,8 +187,6 @@ class PV(PVConnection):
         monitor_delta: float | None = None,
     ) -> None:
         self.pvname = pvname = (bytes2str(pvname) if isinstance(pvname, bytes) else pvname).strip()
-        if not pvname or "\0" in pvname:
-            raise refusal("create_channel", ECA.BADSTR, pvname)
         self.form = form.lower()
         self.verbose = verbose
         self._auto_monitor = auto_monitor
@@ -200,7 +197,7 @@ class PV(PVConnection):
         if monitor_delta is not None:
             self._monitor_delta = monitor_delta
         self.context: int | None = ca._context()
-        self._core = ca._used(_ca.core(pvname))
+        self._core = ca._core(pvname)
         if callback is not None:
             given = callback if isinstance(callback, (list, tuple)) else (callback,)
             self._callbacks = CallbackDict(
@@ -391,10 +388,15 @@ class PV(PVConnection):
 
     def _know_control(self) -> None:
         """Have units, limits, precision and state names known, as far as they can be."""
-        if not self._replaced("get_ctrlvars"):
-            self._control(5.0)
-        elif self._core.peek_control() is None:
-            self.get_ctrlvars()
+        if self._core.peek_control() is None:
+            self._ask_control(5.0)
+
+    def _ask_control(self, seconds: float, **given: Any) -> None:
+        """Ask for them, or have an overridden ``get_ctrlvars(**given)`` do so."""
+        if self._replaced("get_ctrlvars"):
+            self.get_ctrlvars(**given)
+        else:
+            self._control(seconds)
 
     def _replaced(self, name: str) -> bool:
         """Whether a subclass or a program has put another method in the place of one that others here stand on."""
@@ -519,10 +521,7 @@ class PV(PVConnection):
         else:
             failed(lambda: BadTypeError(f"{callback!r} cannot be called", name=self.pvname), None)
         if with_ctrlvars and self.connected:
-            if self._replaced("get_ctrlvars"):
-                self.get_ctrlvars()
-            else:
-                self._control(5.0)
+            self._ask_control(5.0)
         if run_now:
             self.get(as_string=True)
             if self.connected:
@@ -580,10 +579,7 @@ class PV(PVConnection):
             if arg not in ("value", "char_value") and face.field(arg) is None and self.connected:
                 self.get_timevars(timeout=1, warn=False)
         elif self._ready():
-            if self._replaced("get_ctrlvars"):
-                self.get_ctrlvars(timeout=1, warn=False)
-            else:
-                self._control(1.0)
+            self._ask_control(1.0, timeout=1, warn=False)
         else:
             self._not_connected(None)
         return face.field(arg)

@@ -14,6 +14,12 @@ PROPERTIES = (
 ).split()
 
 
+def comes(t: Lab, device: Any, **fields: Any) -> None:
+    """Wait for what monitors tell, and note it if they do not."""
+    if not t.wait(lambda: all(device.get(field) == value for field, value in fields.items())):
+        t.note(f"never {fields}", str({field: device.get(field) for field in fields}))
+
+
 def first_value(t: Lab, pv: Any, patience: float = 5.0) -> Any:
     """Connect a PV and have its monitor's first value, if it has a monitor."""
     pv.wait_for_connection(5)

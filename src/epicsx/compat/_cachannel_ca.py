@@ -169,7 +169,6 @@ def write_access(chid: int) -> bool:
 
 # -------------------------------------------------------------------- waiting
 
-_FOR_EVER = 1e8  # seconds
 _lock = threading.Lock()
 _outstanding: list[Callable[[float], bool]] = []
 
@@ -186,7 +185,7 @@ def pend_io(timeout: float = 1.0) -> int:
 
     Afterwards they are no longer outstanding, answered or not; another thread that waits for them goes on waiting.
     """
-    deadline = time.monotonic() + (timeout or _FOR_EVER)
+    deadline = time.monotonic() + (timeout or _ca_face._FOR_EVER)
     with _lock:
         waiting = list(_outstanding)
     _ca_face.poll(0.0)

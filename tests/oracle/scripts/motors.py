@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from oracle.readings import comes
 from oracle.steps import Calls, Lab, step
 
 
@@ -26,12 +27,6 @@ def fresh(t: Lab, name: str = "m1") -> Any:
     comes(t, motor, VAL=0, RBV=0, DMOV=1, MOVN=0, LVIO=0, HLS=0, LLS=0, SET=0, SPMG=3)
     comes(t, motor, HLM=100, LLM=-100, OFF=0, TWV=1, VELO=200)
     return motor
-
-
-def comes(t: Lab, motor: Any, **fields: Any) -> None:
-    """Wait for what monitors tell, and note it if they do not."""
-    if not t.wait(lambda: all(motor.get(field) == value for field, value in fields.items())):
-        t.note(f"never {fields}", str({field: motor.get(field) for field in fields}))
 
 
 def places(t: Lab, motor: Any, mark: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from epics import devices
+from oracle.readings import comes
 from oracle.steps import Calls, Lab, step
 
 
@@ -15,12 +16,6 @@ def scaler(t: Lab, **kws: Any) -> Any:
         made.put(field, 0, wait=True)
     comes(t, made, CONT=0, CNT=0)
     return made
-
-
-def comes(t: Lab, device: Any, **fields: Any) -> None:
-    """Wait for what monitors tell, and note it if they do not."""
-    if not t.wait(lambda: all(device.get(field) == value for field, value in fields.items())):
-        t.note(f"never {fields}", str({field: device.get(field) for field in fields}))
 
 
 @step("Scaler")
