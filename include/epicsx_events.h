@@ -126,6 +126,9 @@ struct ex_wait_node {
     ex_waiter *waiter;
 };
 
+/* How long new channels wait for a circuit to close; libca's governor would take up to ten seconds. */
+#define EX_CLOSING_NS 2000000000ll
+
 struct ex_lane {
     ex_mutex lock;
     ex_cond wake;                /* the dispatcher waits here */
@@ -149,7 +152,12 @@ struct ex_lane {
 
     ex_channel *channels;
     ex_channel *plan_head, *plan_tail;
-    struct ex_host { struct ex_host *next; char name[1]; } *hosts;
+    struct ex_circuit { struct ex_circuit *next; unsigned priority, users; char host[1]; } *circuits;
+    unsigned circuits_used;      /* those with users: channels that libca has connected there */
+    unsigned emptied;            /* circuits whose last user was dropped and waits for its clear */
+    unsigned leaving, open_due;  /* circuits that libca is closing, and how many will be left */
+    int64_t closing_until;       /* new channels wait for that no longer than this */
+    unsigned deferred;           /* channels that wait */
     ex_mutex access_lock;        /* read-and-store of access rights; outer to `lock` */
 
     /* the keeper's (see _libca.c) */
@@ -185,6 +193,9 @@ struct ex_channel {
     int state, type, reading, writing, tainted;
     unsigned long count;
     const char *host;
+    struct ex_circuit *circuit;  /* where libca has it, NULL: nowhere */
+    int last_of_circuit;         /* its clear will close that */
+    int create_due;              /* libca has not been given it yet: a circuit is closing */
     uint64_t connects;
     int news;                    /* somebody wants connection and access news */
     uint64_t news_serial;        /* of the last connection note */
@@ -305,6 +316,7 @@ void ex_channel_unref(ex_channel *ch);
 void ex_channel_drop(ex_channel *ch);                /* nobody wants it any more: the keeper clears it */
 void ex_channel_set_news(ex_channel *ch, int wanted);
 void ex_channel_plan(ex_channel *ch);                /* lane lock held */
+void ex_channel_left(ex_channel *ch, int cleared);   /* lane lock held: it is no longer on its circuit */
 void ex_channel_close_pending(ex_channel *ch, int reason, void *owner);   /* those of one owner; NULL: all */
 void ex_lane_end_requests(ex_lane *lane, int reason);
 void ex_counts_of_channel(ex_channel *ch, ex_counts *out);

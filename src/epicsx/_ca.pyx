@@ -711,6 +711,10 @@ cdef extern from *:
     ex_lane *request_lane(ex_request *r) nogil
 
 
+cdef enum:
+    MAX_NAME = 1007    # a search must fit one datagram: nciu::nciu (nciu.cpp), MAX_UDP_SEND
+
+
 def core(str name, int priority=0, Context ctx=None) -> Core:
     """The shared core channel of that name: found, or made and being searched for."""
     cdef Core c
@@ -732,6 +736,8 @@ def core(str name, int priority=0, Context ctx=None) -> Core:
     if not 0 <= priority <= 99:
         raise BadValueError(f"'{name}': a priority is 0 to 99, not {priority}", name=name)
     raw = name.encode("utf-8", "surrogateescape")
+    if len(raw) > MAX_NAME:
+        raise BadValueError(f"a PV name has at most {MAX_NAME} bytes, not {len(raw)}", name=name)
     text = PyBytes_AS_STRING(raw)
     ch = ex_channel_new(ctx.lane, text, priority)
     if ch == NULL:

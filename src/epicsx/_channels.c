@@ -168,6 +168,7 @@ void ex_channel_drop(ex_channel *ch)
 {
     ex_lock(&ch->lane->lock);
     ch->wanted = 0;
+    ex_channel_left(ch, 1);
     ch->py = NULL;
     ch->news = 0;
     ch->state = EX_CLOSED;
@@ -226,22 +227,54 @@ static void post_news(ex_channel *ch, int kind, int a, int b)
         ch->news_serial = note->serial;
 }
 
-/* Each host's name once per lane: thousands of channels share it. Lane lock held; let go for memory. */
-static const char *intern_host(ex_lane *lane, const char *name)
+/* Each circuit, and the name of its host, once per lane: thousands of channels share it. Lane lock held; let go for
+ * memory. NULL without any. */
+static struct ex_circuit *intern_circuit(ex_lane *lane, const char *host, unsigned priority)
 {
-    struct ex_host *h, *fresh;
-    for (h = lane->hosts; h; h = h->next)
-        if (!strcmp(h->name, name))
-            return h->name;
+    struct ex_circuit *c, *fresh;
+    for (c = lane->circuits; c; c = c->next)
+        if (c->priority == priority && !strcmp(c->host, host))
+            return c;
     ex_unlock(&lane->lock);
-    fresh = (struct ex_host *)malloc(sizeof *fresh + strlen(name));
+    fresh = (struct ex_circuit *)calloc(1, sizeof *fresh + strlen(host));
     ex_lock(&lane->lock);
     if (!fresh)
-        return "";
-    strcpy(fresh->name, name);
-    fresh->next = lane->hosts;
-    lane->hosts = fresh;
-    return fresh->name;
+        return NULL;
+    strcpy(fresh->host, host);
+    fresh->priority = priority;
+    fresh->next = lane->circuits;
+    lane->circuits = fresh;
+    return fresh;
+}
+
+static void joined(ex_channel *ch, struct ex_circuit *circuit)
+{
+    if (ch->circuit || !circuit)
+        return;
+    ch->circuit = circuit;
+    if (circuit->users++ == 0)
+        ch->lane->circuits_used++;
+}
+
+/* Why anybody counts: libca closes a circuit with its last channel, and for as long as that takes (a round trip, or
+ * until a busy server looks up) it installs each channel it then finds there on the dying circuit. Those come back after
+ * its disconnect governor's ten seconds (cac::transferChanToVirtCircuit, disconnectGovernorTimer). So new channels wait
+ * until the circuit is gone: see ex_ca_create. */
+void ex_channel_left(ex_channel *ch, int cleared)
+{
+    ex_lane *lane = ch->lane;
+    struct ex_circuit *circuit = ch->circuit;
+    if (!circuit)
+        return;
+    ch->circuit = NULL;
+    if (--circuit->users > 0)
+        return;
+    lane->circuits_used--;
+    if (cleared && !ch->last_of_circuit) {
+        ch->last_of_circuit = 1;
+        lane->emptied++;
+        lane->closing_until = ex_now() + EX_CLOSING_NS;
+    }
 }
 
 /* Thread: recv (UP); send or timerQueue, without a context (DOWN); the destroying one (DOWN again). GIL: none.
@@ -260,7 +293,7 @@ void ex_on_connection(struct connection_handler_args args)
         int type = ex_libca.field_type(args.chid);
         unsigned long count = ex_libca.element_count(args.chid);
         int reading, writing;
-        const char *shared;
+        struct ex_circuit *circuit;
         host[0] = 0;
         ex_libca.host_name(args.chid, host, sizeof host);
         host[sizeof host - 1] = 0;
@@ -268,12 +301,13 @@ void ex_on_connection(struct connection_handler_args args)
         reading = ex_libca.read_access(args.chid) != 0;
         writing = ex_libca.write_access(args.chid) != 0;
         ex_lock(&lane->lock);            /* not over the getters: they may wait for whoever copies a large put */
-        shared = intern_host(lane, host);
+        circuit = intern_circuit(lane, host, ch->priority);
+        joined(ch, circuit);
         ch->reading = reading;
         ch->writing = writing;
         ex_unlock(&lane->access_lock);
         if (ch->wanted) {
-            ch->host = shared;
+            ch->host = circuit ? circuit->host : "";
             ch->type = type;
             ch->count = count;
             ch->state = EX_UP;
@@ -287,10 +321,12 @@ void ex_on_connection(struct connection_handler_args args)
             ex_wait_over(&ch->waiting);
             if (ch->subs)
                 ex_channel_plan(ch);
-        }
+        } else
+            ex_channel_left(ch, 1);      /* dropped while it connected: its clear is planned */
         ex_unlock(&lane->lock);
     } else {
         ex_lock(&lane->lock);
+        ex_channel_left(ch, 0);          /* the circuit is gone, or libca keeps it though it is unresponsive */
         if (ch->state == EX_UP) {
             ch->state = EX_DOWN;
             ch->disconnects++;

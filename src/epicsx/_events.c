@@ -60,10 +60,10 @@ void ex_lane_unref(ex_lane *lane)
         lane->slabs = slab->next;
         free(slab);
     }
-    while (lane->hosts) {
-        struct ex_host *host = lane->hosts;
-        lane->hosts = host->next;
-        free(host);
+    while (lane->circuits) {
+        struct ex_circuit *circuit = lane->circuits;
+        lane->circuits = circuit->next;
+        free(circuit);
     }
     ex_cond_destroy(&lane->wake);
     ex_cond_destroy(&lane->plan);

@@ -26,6 +26,7 @@
 #define STUCK_NS 100000000ll
 #define FLUSH_GAP 250000ll
 #define WORKERS 3
+#define CLOSING_LOOK 500000ll
 
 /* Where text goes that libca prints without saying for whom. Set while a lane runs. */
 static ex_lane *volatile log_lane;
@@ -104,6 +105,37 @@ static int create_attached(ex_channel *ch)
     return status;
 }
 
+/* Whether new channels should wait. Lane lock held. */
+static int circuits_closing(const ex_lane *lane)
+{
+    return (lane->emptied || lane->leaving) && ex_now() < lane->closing_until;
+}
+
+/* The same after a look at libca, which the keeper takes while channels wait. Lane lock held on entry and exit. */
+static int still_closing(ex_lane *lane)
+{
+    unsigned open;
+    if (!circuits_closing(lane))
+        return 0;
+    if (lane->emptied)
+        return 1;
+    ex_unlock(&lane->lock);
+    open = ca_get_ioc_connection_count();
+    ex_lock(&lane->lock);
+    if (!lane->emptied && (open <= lane->open_due || open <= lane->circuits_used))
+        lane->leaving = 0;
+    return circuits_closing(lane);
+}
+
+/* The channels that waited have their turn. Lane lock held. */
+static void plan_deferred(ex_lane *lane)
+{
+    ex_channel *ch;
+    for (ch = lane->channels; ch; ch = ch->next)
+        if (ch->create_due)
+            ex_channel_plan(ch);
+}
+
 int ex_ca_create(ex_channel *ch)
 {
     ex_lane *lane = ch->lane;
@@ -112,6 +144,14 @@ int ex_ca_create(ex_channel *ch)
     if (!gate_enter(lane))
         return ECA_CHANDESTROY;
     ex_lock(&lane->lock);
+    if (circuits_closing(lane)) {        /* the keeper creates it when they are closed */
+        ch->create_due = 1;
+        lane->deferred++;
+        ex_signal(&lane->plan);
+        ex_unlock(&lane->lock);
+        gate_leave(lane);
+        return ECA_NORMAL;
+    }
     ch->in_call++;
     ex_unlock(&lane->lock);
     before = attach(lane);
@@ -385,11 +425,25 @@ static void channel_end(ex_lane *lane, ex_channel *ch)
 {
     chid id = ch->id;
     ex_sub *s;
+    unsigned open = 0;
+    int last = ch->last_of_circuit;
     ch->id = NULL;
     ex_unlock(&lane->lock);
+    if (last)
+        open = ca_get_ioc_connection_count();
     ca_clear_channel(id);                /* its subscriptions too; its requests are forgotten without a word */
     ex_channel_recall(ch);
     ex_lock(&lane->lock);
+    if (last) {
+        ch->last_of_circuit = 0;
+        lane->emptied--;
+        if (ex_now() >= lane->closing_until)
+            lane->leaving = 0;           /* old ones, that nobody looked after */
+        if (lane->leaving++ == 0)
+            lane->open_due = open;
+        lane->open_due -= lane->open_due > 0;
+        lane->closing_until = ex_now() + EX_CLOSING_NS;
+    }
     for (s = ch->subs; s; s = s->next)
         if (s->live) {
             s->live = 0;
@@ -409,6 +463,17 @@ static void channel_end(ex_lane *lane, ex_channel *ch)
 static int channel_step(ex_lane *lane, ex_channel *ch)
 {
     ex_sub **at, *s;
+    if (ch->create_due && (!ch->wanted || !circuits_closing(lane))) {
+        ch->create_due = 0;
+        lane->deferred--;
+        if (ch->wanted) {
+            ch->in_call++;
+            ex_unlock(&lane->lock);
+            create_attached(ch);
+            ex_lock(&lane->lock);
+            return 1;
+        }
+    }
     if (!ch->wanted) {
         if (ch->in_call)
             return 0;                    /* the last caller out plans us again */
@@ -583,7 +648,7 @@ static int circuit_seen(const ex_lane *lane, const ex_channel *ch, int reading)
 {
     const ex_channel *other;
     for (other = lane->channels; other != ch; other = other->next)
-        if (other->host == ch->host && other->priority == ch->priority && is_up(other) && (other->reading || !reading))
+        if (other->host == ch->host && is_up(other) && (other->reading || !reading))
             return 1;
     return 0;
 }
@@ -672,6 +737,13 @@ static void keeper_main(void *p)
             ex_unlock(&lane->lock);
             ca_flush_io();               /* one for all plans of the moment */
             ex_lock(&lane->lock);
+            continue;
+        }
+        if (lane->deferred) {
+            if (still_closing(lane))
+                ex_wait(&lane->plan, &lane->lock, ex_now() + CLOSING_LOOK);
+            else
+                plan_deferred(lane);
             continue;
         }
         ex_wait(&lane->plan, &lane->lock, lane->plan_head ? ex_now() + STUCK_NS : EX_FOREVER);

@@ -313,3 +313,26 @@ def test_kill_and_restart_again_and_again_under_load(
             thread.join(10.0)
     assert wrong == []
     assert not [thread for thread in threads if thread.is_alive()]
+
+
+def test_a_name_asked_for_again_while_its_circuit_closes_connects_at_once(
+    spare_ioc: Callable[..., SoftIOC],
+) -> None:
+    # libca puts such a channel on the dying circuit, and lets it search again after up to ten seconds
+    ioc = spare_ioc(DB)
+    with Channel(ioc["x"]) as channel:
+        channel.connect()
+    for drop_before_asking in (True, False):
+        channel = Channel(ioc["x"]).connect()
+        ioc.pause()
+        resumes = threading.Timer(0.1, ioc.resume)
+        resumes.start()
+        began = time.monotonic()
+        channel.close()
+        del channel
+        if not drop_before_asking:
+            wait_until(lambda: lent() == 0, message="libca has cleared the channel")
+        with Channel(ioc["x"]) as again:
+            again.connect(5.0)
+        assert time.monotonic() - began < 4.0
+        resumes.join()

@@ -256,7 +256,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 @linux
 def test_the_repeater_is_started_once_and_is_nobodys_child(port: int) -> None:
-    assert _repeater.start()
+    assert _repeater.start(timeout=20.0)
     assert not _repeater.port_is_free(port)
     assert _repeater.start()
     (pid,) = repeaters(port)
