@@ -22,7 +22,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.buffer cimport PyBuffer_Release
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from epicsx._dbr cimport (Control, Outgoing, decode_control, element_size, encode, encode_string_block,
@@ -30,6 +30,7 @@ from epicsx._dbr cimport (Control, Outgoing, decode_control, element_size, encod
 from epicsx._sample cimport Sample, error_of, filled, out_buffer, sample_of
 from caerr cimport (ECA_CHANDESTROY, ECA_DISCONN, ECA_NORDACCESS, ECA_NORMAL, ECA_NOWTACCESS, ECA_TIMEOUT)
 from epicsx_events cimport *
+from epicsx_sinks cimport *
 
 from epicsx._linkage import MODE
 from epicsx.counts import ChannelStats, Counts
@@ -679,6 +680,12 @@ cdef class Core:
         return s
 
 
+cdef int check_mask(str name, long mask) except -1:
+    if mask & ~15 or not mask:
+        raise BadValueError(f"'{name}': a mask is a combination of DBE flags, not {mask}", name=name)
+    return 0
+
+
 cdef size_t bound_of(object queue) except? 0:
     if queue == "all":
         return 10_000
@@ -771,8 +778,7 @@ cdef class Subscription:
     cdef int open_(self, Core core, int dbr_type, unsigned long count, long mask, size_t bound, bint latest,
                    bint queueing) except -1:
         cdef ex_sub *sub
-        if mask & ~15 or not mask:
-            raise BadValueError(f"'{core.name}': a mask is a combination of DBE flags, not {mask}", name=core.name)
+        check_mask(core.name, mask)
         sub = ex_sub_get(core.ch, EX_TIME_OF_NATIVE if dbr_type == -1 else dbr_type, count, mask)
         if sub == NULL:
             raise MemoryError
