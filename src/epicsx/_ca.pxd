@@ -28,6 +28,7 @@ cdef class Core:
     cdef list listeners
     cdef ex_sub *control_sub
     cdef object control_seen
+    cdef object bulk                    # its channel in the bulk lane, once something large needed one
     cdef uint64_t control_arrival
     cdef public bint at_home            # epicsx.ca's own note: its first context uses this channel
     cdef object __weakref__
@@ -46,15 +47,18 @@ cdef class Core:
 
 
 cdef class Subscription:
-    cdef readonly Core core             # None once closed
+    cdef readonly Core core             # the user's channel; None once closed
+    cdef readonly Core events           # the one that carries the events: `core`, or its like in the bulk lane
+    cdef tuple due                      # how to open it when the channel connects
     cdef readonly str name
     cdef Context context
     cdef ex_handle *h
     cdef object callback
     cdef bint pinned
     cdef object __weakref__
-    cdef int open_(self, Core core, int dbr_type, unsigned long count, long mask, size_t bound, bint latest,
-                   bint queueing) except -1
+    cdef int open_(self, Core home, int dbr_type, unsigned long count, long mask, size_t bound, bint latest,
+                   bint queueing, str lane) except -1
+    cdef int open_due(self) except -1
     cdef int close_(self) except -1
     cdef int deliver(self, ex_taken *t) except -1
     cdef ex_block *newest(self, int *fresh) noexcept

@@ -114,11 +114,6 @@ cdef int gather(Context ctx, ex_channel **channels, size_t n, int64_t deadline) 
 
 # ------------------------------------------------- rings and recorders, for _stream
 
-cdef Core core_in(Core home, str lane):
-    """The channel of the same name in another lane, made and being searched for; `home` itself in its own lane."""
-    return home if home.context.name == lane else core(home.name, home.priority, context(lane))
-
-
 cdef int sink_open(ex_sink *sink, Core c, int dbr_type, unsigned long count, long mask) except -1:
     cdef int done
     check_mask(c.name, mask)
