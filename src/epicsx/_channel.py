@@ -150,8 +150,8 @@ class Channel:
         Channels of another priority have a circuit of their own.
     lane : 'auto', 'default' or 'bulk'
         Where subscriptions go: 'auto' sends those of more than 256 KiB an event over a channel of their own in the bulk
-        lane, which has its own circuit and its own dispatcher; the others force one or the other. Connection, get, put and
-        control data are always those of the default lane.
+        lane, which has its own circuit and its own dispatcher; the others force one or the other. Connection, get, put
+        and control data are always those of the default lane.
     on_connection, on_access : callable
         As the methods of these names.
     """
