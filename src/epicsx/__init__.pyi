@@ -24,6 +24,7 @@ from ._channel import put_many as put_many
 from ._dbr import Control as Control
 from ._dbr import get_encoding as get_encoding
 from ._dbr import set_encoding as set_encoding
+from ._filters import filter_name as filter_name
 from ._record import Recorder as Recorder
 from ._request import Request as Request
 from ._sample import Sample as Sample
@@ -129,6 +130,7 @@ __all__ = [
     "caput_many",
     "configure",
     "connect",
+    "filter_name",
     "get_encoding",
     "get_many",
     "get_pv",

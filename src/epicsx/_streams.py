@@ -2,8 +2,8 @@
 
 Threads
     Frames are put into the ring by libca's thread, without the GIL. Any thread may read, each frame goes to one
-    reader; a coroutine reads the same object by ``async for``. Which channel feeds the stream is settled, under `_lock`,
-    by the dispatcher of the default lane when that connects, and by the timer of the probe.
+    reader; a coroutine reads the same object by ``async for``. Which channel feeds the stream is settled, under
+    `_lock`, by the dispatcher of the default lane when that connects, and by the timer of the probe.
 
 Lifetime
     A stream ends by ``close()``, by the end of its ``with`` block or with its last reference. Frames and blocks that a
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import _stream
 from ._channel import Channel
+from ._filters import filter_name
 from .counts import Ledger
 from .enums import DBE, ECA
 from .errors import (
@@ -213,7 +214,7 @@ class Stream:
 
     def _open_coherent(self) -> None:
         # Subscribed before it is known to answer, so that its first frame is not missed.
-        self._open(_coherent_name(self._name), True)
+        self._open(filter_name(self._name, coherent=True), True)
         self._probe()
 
     def _probe(self) -> None:
@@ -352,6 +353,8 @@ class Stream:
 
     def _poll(self, timeout: float | None, latest: bool = False) -> Any:
         """Take what is there, or wait a while. None: nothing yet."""
+        if self._error is not None and not self._closed:
+            raise self._error
         if self._ended:
             with self._lock:
                 while self._ended:
@@ -597,10 +600,6 @@ def add_ledgers(a: Ledger, b: Ledger) -> Ledger:
     lost = [x.inferred_lost for x in (a, b) if x.inferred_lost is not None]
     sums = [x + y for x, y in zip(a[:-1], b[:-1], strict=True)]
     return Ledger._make([*sums, sum(lost) if lost else None])
-
-
-def _coherent_name(name: str) -> str:
-    return name + ("" if "." in name else ".") + '{"ts":{}}'
 
 
 def _element_bytes(channel: Channel) -> int:
