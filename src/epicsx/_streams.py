@@ -172,10 +172,10 @@ class Stream:
         """Thread: the dispatcher's of the default lane, or whoever makes the stream."""
         if not connected:
             return
-        if channel.native_type == STRING:
-            self._fail(
-                BadTypeError(f"'{self._name}' has texts: a stream has numbers", name=self._name)
-            )
+        try:
+            self._check_type()
+        except BadTypeError as error:
+            self._fail(error)
             return
         with self._lock:
             if self._closed or self._error is not None:
@@ -193,6 +193,10 @@ class Stream:
                     self._asked = True
                     request = channel.get_async(timeout=PROBE_SECONDS)
                     request.add_done_callback(_weakly(self, Stream._on_length))
+
+    def _check_type(self) -> None:
+        if self._home.native_type == STRING:
+            raise BadTypeError(f"'{self._name}' has texts: a stream has numbers", name=self._name)
 
     def _on_length(self, request: Any) -> None:
         """Thread: the dispatcher's. How many elements the record has now, out of as many as it may have.
@@ -290,6 +294,7 @@ class Stream:
         """
         deadline = None if timeout is None else monotonic() + timeout
         self._home.connect(timeout)
+        self._check_type()
         while not self._settled:
             left = 0.05 if deadline is None else min(0.05, deadline - monotonic())
             if left <= 0:
