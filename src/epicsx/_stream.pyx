@@ -29,7 +29,7 @@ from epicsx._ca cimport (Core, core_in, deadline_of, generation_now, recorder_cl
 from epicsx._sample cimport value_of
 
 from epicsx.counts import Ledger
-from epicsx.errors import BadValueError, CAError, from_status
+from epicsx.errors import BadValueError, CAError
 
 EMPTY, TAKEN, CLOSED, OVERRUN = range(4)
 OVERFLOWS = ("drop_oldest", "drop_newest", "error")

@@ -143,7 +143,7 @@ def test_bad_input(w: SoftIOC) -> None:
         Recorder(w["x"])
     for options in ({"capacity": 0}, {"max_events": 0}, {"lane": "fast"}, {"mask": 0}):
         with pytest.raises(BadValueError):
-            Recorder([w["x"]], **options)  # type: ignore[arg-type]
+            Recorder([w["x"]], **options)
     with Channel(w["x"]) as channel:
         pass
     with pytest.raises(CAError, match="closed"):

@@ -133,12 +133,12 @@ def test_a_numba_cfunc(w: SoftIOC) -> None:
         types.CPointer(types.int64), types.voidptr, types.CPointer(types.float64), types.size_t
     )
 
-    @numba.cfunc(signature)
     def count(frame: Any, state: Any, out: Any, room: Any) -> int:
         out[0] = frame[1]  # the number of elements
         return 1
 
-    assert results(w, "w", count, np.arange(9.0)) == [9.0]
+    compiled = numba.cfunc(signature)(count)
+    assert results(w, "w", compiled, np.arange(9.0)) == [9.0]
 
 
 def test_what_is_no_reducer(library: ctypes.CDLL) -> None:
@@ -148,7 +148,7 @@ def test_what_is_no_reducer(library: ctypes.CDLL) -> None:
             reducers.custom(bad)
     with pytest.raises(BadTypeError, match="CFUNCTYPE"):
         stream("any", reduce=kind(lambda: 1))
-    for call in (
+    calls: list[Callable[[], Any]] = [
         lambda: reducers.custom(library.last_of, results=0),
         lambda: reducers.decimate(0),
         lambda: reducers.threshold(2, 1),
@@ -156,7 +156,8 @@ def test_what_is_no_reducer(library: ctypes.CDLL) -> None:
         lambda: reducers.roi_sum(0, (0, 1), (0, 1)),
         lambda: reducers.roi_sum(10, (3, 1), (0, 1)),
         lambda: reducers.roi_sum(10, (-1, 1), (0, 1)),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(BadValueError):
             call()
     with pytest.raises(BadTypeError, match="state"):

@@ -503,7 +503,7 @@ def test_in_bursts_a_plain_stream_repeats_frames_and_a_coherent_one_keeps_them_i
             end = n.get().value + BURST
             for _ in range(BURST):
                 process.put(1)
-            found = []
+            found: list[tuple[int, float]] = []
             while not found or found[-1][1] != end:
                 frame = source.read(10.0)
                 found.append((frame.timestamp_ns, float(frame.data[-1])))
