@@ -25,6 +25,9 @@ from ._dbr import get_encoding as get_encoding
 from ._dbr import set_encoding as set_encoding
 from ._request import Request as Request
 from ._sample import Sample as Sample
+from ._snapshot import Snapshot as Snapshot
+from ._snapshot import restore as restore
+from ._snapshot import snapshot as snapshot
 from ._texts import strict as strict
 from ._version import __version__ as __version__
 from .alarm import Alarm as Alarm
@@ -103,6 +106,7 @@ __all__ = [
     "Sample",
     "ServerError",
     "Severity",
+    "Snapshot",
     "Status",
     "Subscription",
     "build_info",
@@ -121,6 +125,8 @@ __all__ = [
     "install_as_epics",
     "poll",
     "put_many",
+    "restore",
     "set_encoding",
+    "snapshot",
     "strict",
 ]
