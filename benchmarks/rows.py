@@ -124,6 +124,9 @@ def _simple() -> None:
     goal = at_least(60.0, "pyepics")
     ROWS.append(Row("getmany", "`caget_many` of 1000 PVs", "rate", new, c, old, goal))
     ROWS.append(Row("getmany", "`get_many` of 1000 channels", "rate", native, c, old))
+    columns = _measure("getmany/native snapshot", "native", "snapshot {p}n {s} 0 1000")
+    goal = at_least(0.7, "c")
+    ROWS.append(Row("getmany", "`snapshot` of 1000 PVs", "rate", columns, c, old, goal))
 
     c = _measure("put/c", "c", "put {p}put {p}put_posts {s}")
     old, new = _both("put", "put", "{p}put {s}")

@@ -276,13 +276,16 @@ typedef struct ex_slot {
     ex_batch *batch;
     ex_atomic_int state;
     int status, type;
+    int is_small;                /* it is in `small`, header and value, and there is no block */
     ex_block *block;
+    double small[7];             /* any TIME structure of one element; a double for its alignment */
 } ex_slot;
 
 struct ex_batch {
     ex_mutex lock;
     ex_cond cond;
     ex_atomic_int refs;
+    int keep_small;              /* one value of a scalar record need not become a block; before lending */
     size_t n, left;
     ex_slot slots[1];
 };

@@ -114,9 +114,13 @@ cdef extern from "epicsx_events.h" nogil:
     ctypedef struct ex_slot:
         int state
         int status
+        int type
+        int is_small
         ex_block *block
+        double *small
 
     ctypedef struct ex_batch:
+        int keep_small
         size_t n
         size_t left
         ex_slot *slots

@@ -93,6 +93,15 @@ def main() -> None:
             len(channels),
             seconds,
         )
+    elif verb == "snapshot":
+        wanted = names()
+        first = epicsx.snapshot(wanted, timeout=30.0)  # keeps the channels for the next ones
+
+        def take() -> None:
+            if not epicsx.snapshot(wanted).ok.all():
+                raise SystemExit("not all could be read")
+
+        common.repeat(take, len(first), seconds)
     elif verb == "put":
         put_unwaited()
     elif verb == "put_wait":

@@ -18,6 +18,7 @@ for _module, _names in {
     "_build_info": "build_info",
     "_channel": "Channel configure connect get_many put_many",
     "_filters": "filter_name",
+    "_snapshot": "Snapshot restore snapshot",
     "_sample": "Sample",
     "_stream": "Block Frame",
     "_streams": "Stream stream",

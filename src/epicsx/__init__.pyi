@@ -28,6 +28,9 @@ from ._filters import filter_name as filter_name
 from ._record import Recorder as Recorder
 from ._request import Request as Request
 from ._sample import Sample as Sample
+from ._snapshot import Snapshot as Snapshot
+from ._snapshot import restore as restore
+from ._snapshot import snapshot as snapshot
 from ._stream import Block as Block
 from ._stream import Frame as Frame
 from ._streams import Stream as Stream
@@ -117,6 +120,7 @@ __all__ = [
     "Sample",
     "ServerError",
     "Severity",
+    "Snapshot",
     "Status",
     "Stream",
     "Subscription",
@@ -137,7 +141,9 @@ __all__ = [
     "install_as_epics",
     "poll",
     "put_many",
+    "restore",
     "set_encoding",
+    "snapshot",
     "stream",
     "strict",
 ]

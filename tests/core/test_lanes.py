@@ -54,9 +54,9 @@ def test_what_is_large_goes_to_the_bulk_lane(w: SoftIOC, first: str) -> None:
         assert stats.received == stats.delivered == 2
         assert subscriptions[0].latest is not None
         assert big.stats.received == 2  # a channel sums up both lanes
-        assert not subscriptions[0].closed
+        assert [s.closed for s in subscriptions] == [False, False]
         subscriptions[0].close()
-        assert subscriptions[0].closed
+        assert [s.closed for s in subscriptions] == [True, False]
         big.put(np.zeros(3), wait=True)
         assert big.get().count == 3
     seen.clear()
@@ -96,9 +96,9 @@ def test_a_subscription_that_waits_for_its_lane_may_be_closed(spare_ioc: Any) ->
         waiting = big.subscribe(lambda sample: None)
         assert waiting.stats == (0, 0, 0, 0, 0)
         assert waiting.latest is None
-        assert not waiting.closed
+        states = [waiting.closed]
         waiting.close()
-        assert waiting.closed
+        assert [*states, waiting.closed] == [False, True]
         seen: list[Any] = []
         kept = big.subscribe(seen.append)
         ioc.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import threading
 from collections.abc import Callable
@@ -82,9 +83,10 @@ class Feeder:
             frame = np.full(self.count if count is None else count, float(self.number))
             self.channel.put(frame, wait=True)
             self.number += 1
-            wait_until(
-                lambda n=before: self.source.ledger.received > n, message="the frame has come"
-            )
+            wait_until(functools.partial(self.more_than, before), message="the frame has come")
+
+    def more_than(self, before: int) -> bool:
+        return bool(self.source.ledger.received > before)
 
 
 def started(ioc: SoftIOC, name: str, **options: Any) -> tuple[epicsx.Stream, Feeder]:
