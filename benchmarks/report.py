@@ -47,6 +47,10 @@ def _median(values: Sequence[float]) -> float:
     return statistics.median(known) if known else math.nan
 
 
+def _worst(values: Sequence[float]) -> float:
+    return max((v for v in values if not math.isnan(v)), default=math.nan)
+
+
 def _ratio(mine: Sequence[float], other: Sequence[float]) -> float:
     """Median of the ratios within each repeat: only figures of one moment compare."""
     return _median([a / b for a, b in zip(mine, other, strict=False) if b])
@@ -78,7 +82,7 @@ def lines(results: Results) -> list[Line]:
         theirs = _series(results, row.pyepics, row.figure)
         c = _series(results, row.c, row.figure)
         if row.figure == "lost":  # a loss in one repeat is a loss: no median hides it
-            mine, theirs, c = ([max(s)] * len(s) if s else [] for s in (mine, theirs, c))
+            mine, theirs, c = ([_worst(s)] * len(s) for s in (mine, theirs, c))
         failed = [r["error"] for r in results.get(row.epicsx, []) if "error" in r]
         found.append(
             Line(

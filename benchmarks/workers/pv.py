@@ -154,7 +154,8 @@ def latency(camera: str, gil: str) -> None:
     for pv in pvs:
         if not pv.wait_for_connection(timeout=10.0):
             raise SystemExit(f"cannot connect to {pv.pvname}")
-    common.wait_until(lambda: frames > 0 and bool(delays.ns))
+    for pv in pvs:  # not by a callback: pyepics sometimes makes none for the first value
+        checked(pv.get(timeout=10.0))
     handles = channels(pvs)
 
     def more() -> dict[str, object]:
