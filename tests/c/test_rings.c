@@ -504,6 +504,15 @@ static void reducers_are_right_for_every_type(void)
     CHECK_EQ(reduce_one("minmax", NULL, 1, 2, i16, n, 0), -32768);
 }
 
+static void white_images_have_the_right_mean(void)
+{
+    static uint8_t white[3 * 256 * 64 + 5];      /* the sums of the parts are as large as they get */
+    memset(white, 255, sizeof white);
+    CHECK_EQ(reduce_one("mean", NULL, 4, 1, white, sizeof white, 0), 255);
+    CHECK_EQ(reduce_one("mean", NULL, 4, 1, white + 1, 256 * 64, 0), 255);
+    CHECK_EQ(reduce_one("mean", NULL, 4, 1, white, 63, 0), 255);
+}
+
 static int only_even(const epicsx_frame *frame, void *state, double *out, size_t room)
 {
     double first = *(const double *)frame->values;
@@ -557,6 +566,7 @@ int main(void)
     RUN(a_reader_and_libca_at_once);
     RUN(a_recorder_appends_and_is_bounded);
     RUN(reducers_are_right_for_every_type);
+    RUN(white_images_have_the_right_mean);
     RUN(a_reduced_ring_has_results_only);
     return finish();
 }
