@@ -14,7 +14,7 @@ cdef Core core_in(Core home, str lane):
 
 
 cdef Core events_core(Core home, int dbr_type, unsigned long count, str lane):
-    """Which channel shall carry the events: of large arrays one in the bulk lane, where scalars do not wait for them."""
+    """Which channel shall carry the events: of large arrays one in the bulk lane, for which no scalar waits."""
     cdef size_t n = home.ch.count
     if lane == "default" or home.context.name == "bulk" or home.context.lane.polled:
         return home

@@ -6,26 +6,25 @@ Threads
 
 Lifetime
     A frame owns its slab's block through its array: the memory goes back to the pool when the last view dies, whatever
-    becomes of the stream. A ring is closed by ``close`` or with its last reference; after fork() the child's copy is dead.
+    becomes of the stream. A ring is closed by ``close`` or with its last reference; after fork() the child's is dead.
 """
 
 import numpy as np
 
 cimport cython
-from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyObject_GetBuffer
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
-from libc.stdint cimport int16_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int64_t, uint32_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 
-from caerr cimport ECA_NORMAL
-from epicsx_events cimport ex_block, ex_block_ref, ex_block_unref, ex_now
-from epicsx_sinks cimport (EX_RING_CLOSED, EX_RING_OVERRUN, EX_RING_TAKEN, epicsx_frame, epicsx_reducer, ex_frame,
-                           ex_ledger, ex_recorder, ex_reduce_args, ex_ring, ex_row, ex_rows, ex_sink, ex_slab)
-from epicsx._ca cimport (Core, core_in, deadline_of, generation_now, recorder_close, recorder_copy, recorder_free, recorder_ledger,
-                         recorder_new, recorder_sink, recorder_size, recorder_take, recorder_wait, reducer_named,
-                         ring_arm, ring_close, ring_end, ring_ledger, ring_new, ring_reduce, ring_sink, ring_take,
-                         ring_wake, ring_watch, sink_close, sink_free, sink_open, slab_free)
+from epicsx_events cimport ex_block, ex_block_ref, ex_block_unref
+from epicsx_sinks cimport (EX_RING_CLOSED, EX_RING_OVERRUN, EX_RING_TAKEN, epicsx_reducer, ex_frame, ex_ledger,
+                           ex_recorder, ex_reduce_args, ex_ring, ex_row, ex_rows, ex_sink, ex_slab)
+from epicsx._ca cimport (Core, core_in, deadline_of, generation_now, recorder_close, recorder_copy, recorder_free,
+                         recorder_ledger, recorder_new, recorder_sink, recorder_size, recorder_take, recorder_wait,
+                         reducer_named, ring_arm, ring_close, ring_end, ring_ledger, ring_new, ring_reduce, ring_sink,
+                         ring_take, ring_wake, ring_watch, sink_close, sink_free, sink_open, slab_free)
 from epicsx._sample cimport value_of
 
 from epicsx.counts import Ledger
