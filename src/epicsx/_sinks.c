@@ -40,6 +40,7 @@ struct ex_ring {
     epicsx_reducer reduce;
     void *state;
     size_t room, every;
+    int reducing;                /* libca's thread is inside the reducer */
 };
 
 /* -------------------------------------------------------------------- sinks */
@@ -355,12 +356,23 @@ static void reduced_event(ex_ring *r, const ex_event *e)
     f.timestamp_ns = ((int64_t)h->stamp.secPastEpoch + EPOCH_1990) * 1000000000 + h->stamp.nsec;
     f.status = h->status;
     f.severity = h->severity;
+    ex_lock(&r->lock);
+    if (r->closed || r->ended) {         /* the reducer's state may be gone */
+        ex_unlock(&r->lock);
+        return;
+    }
+    r->reducing = 1;
+    ex_unlock(&r->lock);
     slab = slab_for(1, DBR_TIME_DOUBLE, room, room * sizeof(double));
     if (slab && slab->block) {
         n = r->reduce(&f, r->state, (double *)slab->block->values, room);
         if (n > (int)room)
             n = (int)room;
     }
+    ex_lock(&r->lock);
+    r->reducing = 0;
+    ex_broadcast(&r->cond);
+    ex_unlock(&r->lock);
     if (slab && slab->block && n < 0) {  /* it wanted nothing of this frame */
         ex_lock(&r->lock);
         if (!r->closed) {
@@ -546,6 +558,13 @@ void ex_ring_ledger(ex_ring *r, ex_ledger *out)
     ex_unlock(&r->lock);
 }
 
+/* The reducer and its state belong to whoever closes: it is not called any more when this returns. Ring lock held. */
+static void reducer_out(ex_ring *r)
+{
+    while (r->reducing)
+        ex_wait(&r->cond, &r->lock, EX_FOREVER);
+}
+
 void ex_ring_end(ex_ring *r, ex_ring *next)
 {
     ex_lock(&r->lock);
@@ -554,6 +573,7 @@ void ex_ring_end(ex_ring *r, ex_ring *next)
         return;
     }
     r->ended = 1;
+    reducer_out(r);
     if (r->copying)
         r->cut = 1;
     else
@@ -576,6 +596,7 @@ void ex_ring_close(ex_ring *r)
         return;
     }
     r->closed = 1;
+    reducer_out(r);
     ended = r->ended;
     r->l.dropped += r->waiting;
     r->waiting = 0;

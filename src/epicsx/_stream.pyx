@@ -239,6 +239,7 @@ cdef class Ring:
         """What was found, and with ``TAKEN`` the frame or block; ``EMPTY`` when woken, or at the end of `timeout`."""
         cdef int64_t deadline = deadline_of(timeout)
         cdef ex_slab *slab = NULL
+        cdef Core core
         cdef int found
         while True:
             self.check()
@@ -250,7 +251,8 @@ cdef class Ring:
                     slab_free(slab)
             if found == EX_RING_CLOSED or found == EX_RING_OVERRUN:
                 return found, None
-            if self.opened and not self.core.context.alive:
+            core = self.core            # another thread may end the ring meanwhile
+            if core is not None and not core.context.alive:
                 raise CAError("Channel Access has been shut down")
             return EMPTY, None
 
