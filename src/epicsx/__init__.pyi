@@ -23,6 +23,7 @@ from ._channel import put_many as put_many
 from ._dbr import Control as Control
 from ._dbr import get_encoding as get_encoding
 from ._dbr import set_encoding as set_encoding
+from ._hdf5 import _to_hdf5 as _to_hdf5
 from ._request import Request as Request
 from ._sample import Sample as Sample
 from ._texts import strict as strict
