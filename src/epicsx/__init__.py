@@ -23,6 +23,7 @@ for _module, _names in {
     "_stream": "Block Frame",
     "_streams": "Stream stream",
     "_record": "Recorder",
+    "_hdf5": "_to_hdf5",
     "_ca": "Subscription",
     "_request": "Request",
     "_dbr": "Control get_encoding set_encoding",

@@ -25,6 +25,7 @@ from ._dbr import Control as Control
 from ._dbr import get_encoding as get_encoding
 from ._dbr import set_encoding as set_encoding
 from ._filters import filter_name as filter_name
+from ._hdf5 import _to_hdf5 as _to_hdf5
 from ._record import Recorder as Recorder
 from ._request import Request as Request
 from ._sample import Sample as Sample

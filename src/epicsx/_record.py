@@ -9,9 +9,10 @@ Lifetime
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import _stream
 from ._channel import Channel
@@ -114,6 +115,32 @@ class Recorder:
 
     def __len__(self) -> int:
         return len(self._recording)
+
+    def to_hdf5(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        frames: int | None = None,
+        seconds: float | None = None,
+        compression: Literal["gzip", "lzf"] | None = None,
+        mode: Literal["x", "w", "a"] = "x",
+        progress: Any = None,
+    ) -> Ledger:
+        """The ledger, after rows were written to an HDF5 file as they came; as ``Stream.to_hdf5``, which tells more.
+
+        The rows are taken out of the recorder, those that it holds already first: ``data`` is empty afterwards.
+
+        Parameters
+        ----------
+        frames : int or None
+            It ends when as many rows are written, all PVs together; some more may be.
+        path, seconds, compression, mode, progress
+            As of ``Stream.to_hdf5``.
+        """
+        # Files stand above recorders: the package's table of names has them.
+        options = {"frames": frames, "seconds": seconds, "compression": compression, "mode": mode}
+        found: Ledger = sys.modules[__package__]._to_hdf5(self, path, progress=progress, **options)
+        return found
 
     @property
     def connected(self) -> int:

@@ -24,8 +24,6 @@ struct ex_recorder {
     size_t n, max_events, wanted;
     int closed, sleeping;
     ex_ledger l;
-    ex_rows *copied_from;        /* the chunk where the last copy ended, and the number of its first row */
-    size_t copied_at;
 };
 
 typedef struct rec_sink {
@@ -188,7 +186,7 @@ size_t ex_recorder_size(ex_recorder *rec)
     return n;
 }
 
-/* The caller sees to it that nobody takes the rows meanwhile. */
+/* The caller sees to it that nobody takes the rows meanwhile: Recording does, by a lock (_stream.pyx). */
 size_t ex_recorder_copy(ex_recorder *rec, size_t from, ex_row *out, size_t n)
 {
     size_t at, done = 0;

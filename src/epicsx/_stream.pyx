@@ -9,6 +9,8 @@ Lifetime
     becomes of the stream. A ring is closed by ``close`` or with its last reference; after fork() the child's is dead.
 """
 
+import threading
+
 import numpy as np
 
 cimport cython
@@ -379,12 +381,14 @@ cdef class Recording:
     cdef int generation
     cdef list cores
     cdef object sinks                   # of _Sink
+    cdef object reading                 # a lock: rows that are being copied are not taken
     cdef object __weakref__
 
     def __cinit__(self, size_t capacity, size_t max_events):
         self.generation = generation_now()
         self.cores = []
         self.sinks = []
+        self.reading = threading.Lock()
         self.rec = recorder_new(capacity, max_events)
         if self.rec == NULL:
             raise MemoryError
@@ -418,13 +422,15 @@ cdef class Recording:
     def copy(self, size_t start=0):
         """A structured array of the rows from `start` on."""
         cdef size_t n
+        cdef unsigned char[::1] raw
         self.check()
-        n = recorder_size(self.rec)
-        found = np.empty(n - start if n > start else 0, RECORD_DTYPE)
-        cdef unsigned char[::1] raw = found.view(np.uint8)
-        if len(found):
-            n = recorder_copy(self.rec, start, <ex_row *> &raw[0], <size_t> len(found))
-            found = found[:n]
+        with self.reading:
+            n = recorder_size(self.rec)
+            found = np.empty(n - start if n > start else 0, RECORD_DTYPE)
+            if len(found):
+                raw = found.view(np.uint8)
+                n = recorder_copy(self.rec, start, <ex_row *> &raw[0], <size_t> len(found))
+                found = found[:n]
         return found
 
     def take(self):
@@ -433,7 +439,8 @@ cdef class Recording:
         cdef ex_rows *c
         cdef size_t n = 0, at = 0
         self.check()
-        all = recorder_take(self.rec)
+        with self.reading:
+            all = recorder_take(self.rec)
         c = all
         while c != NULL:
             n += c.n

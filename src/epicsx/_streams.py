@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import sys
 import threading
@@ -502,6 +503,57 @@ class Stream:
             if self._closed and self._error is None:
                 raise StopAsyncIteration from None
             raise
+
+    # ---- to a file
+
+    def to_hdf5(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        frames: int | None = None,
+        seconds: float | None = None,
+        compression: Literal["gzip", "lzf"] | None = None,
+        mode: Literal["x", "w", "a"] = "x",
+        progress: Any = None,
+    ) -> Ledger:
+        """The ledger, after frames were written to an HDF5 file as they came; it can be read meanwhile (SWMR).
+
+        It ends after `frames` or `seconds`, whichever is first, when the stream is closed, or by an exception, such as
+        that of Ctrl-C; each time all that was received until then is in the file, and the file closed. (A closed stream
+        drops what waits.) What the stream dropped because the disk was slow (its `depth` is what may wait) is in the
+        file's ledger. ``docs/recording.md`` tells the layout of the file. One thread writes, that of the caller; meanwhile nobody else should read the stream.
+
+        Parameters
+        ----------
+        path : str or path
+            The file.
+        frames : int or None
+            So many; of a stream of blocks whole blocks, until there are as many.
+        seconds : float or None
+            From the call on, connecting included.
+        compression : 'gzip', 'lzf' or None
+            Of the values. A process that is killed then loses up to half a chunk (128 KiB) more.
+        mode : 'x', 'w' or 'a'
+            A file that must not be there; one that is replaced; a recording that goes on.
+        progress : callable, True or None
+            Called about once a second with (seconds, frames, bytes, frames_per_second, bytes_per_second, lost); True: a
+            line on standard error, where that is a terminal.
+
+        Raises
+        ------
+        BadValueError
+            To be appended to, and no recording of epicsx: nothing has been written.
+        FileExistsError, BlockingIOError, OSError
+            The file is there already; it is open elsewhere; it cannot be written.
+        ImportError
+            h5py is missing: ``pip install 'epicsx[hdf5]'``.
+        CAError
+            As from ``read``; what came before is in the file.
+        """
+        # Files stand above streams: the package's table of names has them.
+        options = {"frames": frames, "seconds": seconds, "compression": compression, "mode": mode}
+        found: Ledger = sys.modules[__package__]._to_hdf5(self, path, progress=progress, **options)
+        return found
 
     # ---- end
 

@@ -1,4 +1,4 @@
-"""Each script of examples/, unchanged, under `epicsx run`; and under pyepics, where that can run it."""
+"""Each script of examples/, unchanged, under `epicsx run`; and under pyepics, where it is for that."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+from support import start_python
 
 from epicsx.testing import MotorIOC, PVSet, SoftIOC
 
@@ -77,6 +79,53 @@ def test_pool(ioc: SoftIOC, method: str) -> None:
     for i, name in enumerate(names):
         assert re.search(rf"^  \d+: {name} = {i}\b", out, re.MULTILINE), out
     assert "6 PVs by " in out
+
+
+# ------------------------------------------- with epicsx's own interface
+
+WAVE = """
+record(calc, "$(P)n") { field(CALC, "VAL+1") field(SCAN, ".1 second") }
+record(compress, "$(P)wave") { field(ALG, "Circular Buffer") field(NSAM, "8") field(INP, "$(P)n CP") }
+"""
+
+
+def test_waveform_acquisition(own_ioc: Callable[..., SoftIOC], tmp_path: Path) -> None:
+    ioc, path = own_ioc(WAVE), tmp_path / "frames.npy"
+    with start_python(READY, ioc["wave"], env=ioc.env) as full:
+        full.wait_line("full")
+    out = run("epicsx", "waveform_acquisition.py", ioc["wave"], 20, path, env=ioc.env)
+    assert 5 < number(r"20 frames in 2 blocks, .* ([\d.]+) frames/s", out) < 20
+    assert "lost among them: 0;" in out
+    data = np.load(path)
+    assert data.shape == (20, 8)
+    np.testing.assert_array_equal(np.diff(data, axis=0), 1)
+    assert number(r"8 samples of float64, mean ([\d.]+)", out) == pytest.approx(data.mean(), 1e-4)
+
+
+def test_recording(own_ioc: Callable[..., SoftIOC], tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    ioc, path = own_ioc(WAVE), tmp_path / "run.h5"
+    with start_python(READY, ioc["wave"], env=ioc.env) as full:
+        full.wait_line("full")
+    first = run("epicsx", "recording.py", ioc["wave"], path, 1, env=ioc.env)
+    stored = number(r"stored (\d+) in 1", first)
+    assert 6 <= stored <= 12
+    assert "dropped 0" in first
+    assert f"{stored:.0f} frames in the file, 0 known to be missing" in first
+    run("epicsx", "recording.py", ioc["wave"], path, 0.5, env=ioc.env)
+    with h5py.File(path) as file:
+        data = file[ioc["wave"]]["data"]
+        assert len(data) > stored
+        np.testing.assert_array_equal(np.diff(data[: int(stored)], axis=0), 1)
+
+
+READY = """
+import sys, epicsx
+with epicsx.Channel(sys.argv[1]) as channel:
+    while len(channel.get().value) < 8 or channel.get().value[0] == 0:
+        pass
+print("full")
+"""
 
 
 # ------------------------------------------- records that EPICS base does not have
