@@ -78,6 +78,8 @@ typedef struct ex_batch ex_batch;
 typedef struct ex_note ex_note;
 typedef struct ex_inbox ex_inbox;
 typedef struct ex_wait_node ex_wait_node;
+typedef struct ex_sink ex_sink;
+typedef struct ex_event ex_event;
 
 /* The libca getters a handler may call, as a table: the C tests bring their own. */
 typedef struct ex_getters {
@@ -226,6 +228,7 @@ struct ex_sub {
     int fresh;                   /* newest came since the last connect, with the present type */
     int last_status;             /* ECA of the last refused event, ECA_NORMAL after a good one */
     uint64_t arrivals;
+    ex_sink *sink;               /* it has this one alone, and neither a newest block nor handles */
     ex_block *newest;
     ex_handle *handles;
     ex_wait_node *waiting;       /* for a fresh value */
@@ -329,6 +332,7 @@ int ex_wait_for(ex_lane *lane, ex_waiter *w, int64_t deadline);           /* 1: 
 void ex_wait_end(ex_lane *lane, ex_waiter *w, ex_wait_node *nodes, size_t n);
 
 ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask);  /* a user of it: found, or made and planned */
+ex_sub *ex_sub_for(ex_channel *ch, int type, unsigned long count, long mask, ex_sink *sink);   /* the sink's own */
 size_t ex_subs_of(ex_channel *ch);                   /* how many subscriptions libca has for it */
 void ex_sub_leave(ex_sub *sub);
 void ex_sub_unref(ex_sub *sub);

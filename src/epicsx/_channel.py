@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -147,8 +148,10 @@ class Channel:
         The PV.
     priority : int, 0 to 99
         Channels of another priority have a circuit of their own.
-    lane : str
-        ``'auto'`` or ``'default'``.
+    lane : 'auto', 'default' or 'bulk'
+        Where subscriptions go: 'auto' sends those of more than 256 KiB an event over a channel of their own in the bulk
+        lane, which has its own circuit and its own dispatcher; the others force one or the other. Connection, get, put and
+        control data are always those of the default lane.
     on_connection, on_access : callable
         As the methods of these names.
     """
@@ -158,15 +161,15 @@ class Channel:
         name: str,
         *,
         priority: int = 0,
-        lane: Literal["auto", "default"] = "auto",
+        lane: Literal["auto", "default", "bulk"] = "auto",
         on_connection: Callable[[Channel, bool], object] | None = None,
         on_access: Callable[[Channel, bool, bool], object] | None = None,
     ) -> None:
-        if lane not in ("auto", "default"):
-            raise BadValueError(f"'{name}': lane is 'auto' or 'default', not {lane!r}", name=name)
+        _check_lane(name, lane)
         if not isinstance(name, str):
             raise BadTypeError(f"a PV name is a str, not {type(name).__name__}")
         self._core = _ca.core(name, priority)
+        self._lane = lane
         self._closed = False
         self._subscriptions: set[Subscription] = set()
         self._many = 16  # from so many on, look which have been closed
@@ -389,6 +392,7 @@ class Channel:
         mask: int = DBE.VALUE | DBE.ALARM,
         count: int = 0,
         queue: Literal["all", "latest"] | int = "all",
+        lane: Literal["auto", "default", "bulk"] | None = None,
     ) -> Subscription:
         """Have ``callback(sample)`` called on the dispatcher for every update, from now on.
 
@@ -401,10 +405,14 @@ class Channel:
         queue : 'all', 'latest' or int
             What may wait for a slow callback: 10 000 updates (of arrays 64 MiB), only the newest, or so many. What does
             not fit is counted in the subscription's ``dropped`` or ``merged``.
+        lane : 'auto', 'default', 'bulk' or None
+            As of the channel; None: the channel's own. Callbacks of the bulk lane run on a dispatcher of their own.
         """
         if count < 0:
             raise BadValueError(f"'{self.name}': a count is not negative ({count})", name=self.name)
-        made = self._open().subscribe(callback, mask, count, queue)
+        lane = lane or self._lane
+        _check_lane(self.name, lane)
+        made = self._open().subscribe(callback, mask, count, queue, lane=lane)
         if len(self._subscriptions) >= self._many:
             for each in list(self._subscriptions):
                 if each.closed:
@@ -414,6 +422,12 @@ class Channel:
         if self._closed:  # by another thread, meanwhile
             made.close()
         return made
+
+    def stream(self, **options: Any) -> Any:
+        """A `Stream` of the PV's frames; `epicsx.stream` tells the options."""
+        self._open()
+        # Streams stand above channels: the package's table of names has them.
+        return sys.modules[__package__].stream(self, **options)
 
     # ---- end
 
@@ -437,6 +451,13 @@ class Channel:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _check_lane(name: str, lane: str) -> None:
+    if lane not in ("auto", "default", "bulk"):
+        raise BadValueError(
+            f"'{name}': lane is 'auto', 'default' or 'bulk', not {lane!r}", name=name
+        )
 
 
 def _cores(items: Sequence[str | Channel]) -> list[Core]:

@@ -289,7 +289,7 @@ cdef class Face(Subscription):
         """Monitor the PV: the newest value is kept; it is queued for callbacks only while somebody listens."""
         self.unsubscribe()
         self.arrival = 0
-        self.open_(self.core, -1, count, mask, 10_000, False, self.listening)
+        self.open_(self.core, -1, count, mask, 10_000, False, self.listening, "auto")
 
     def unsubscribe(self) -> None:
         """End the monitor. The last values stay readable."""

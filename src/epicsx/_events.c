@@ -12,6 +12,7 @@
 #include "epicsx_events.h"
 
 #include "epicsx_queue.h"
+#include "epicsx_sinks.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -284,13 +285,18 @@ void ex_log(ex_lane *lane, int level, const char *name, const char *text)
 
 ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask)
 {
+    return ex_sub_for(ch, type, count, mask, NULL);
+}
+
+ex_sub *ex_sub_for(ex_channel *ch, int type, unsigned long count, long mask, ex_sink *sink)
+{
     ex_sub *fresh = (ex_sub *)calloc(1, sizeof *fresh);
     ex_sub *s;
     if (!fresh)
         return NULL;
     ex_lock(&ch->lane->lock);
     for (s = ch->subs; s; s = s->next)
-        if (s->type == type && s->count == count && s->mask == mask)
+        if (s->type == type && s->count == count && s->mask == mask && !sink && !s->sink)
             break;
     if (!s) {
         s = fresh;
@@ -301,6 +307,11 @@ ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask)
         s->mask = mask;
         s->live_type = -1;
         s->last_status = ECA_NORMAL;
+        s->sink = sink;
+        if (sink) {
+            sink->sub = s;
+            ex_sink_ref(sink);
+        }
         ex_store(&s->refs, 1);           /* the channel's list */
         ex_channel_ref(ch);
         s->next = ch->subs;
@@ -341,6 +352,8 @@ void ex_sub_unref(ex_sub *sub)
     if (ex_add(&sub->refs, -1) > 0)
         return;
     ex_block_unref(sub->newest);
+    if (sub->sink)
+        ex_sink_unref(sub->sink);
     ex_channel_unref(sub->channel);
     free(sub);
 }
@@ -465,6 +478,8 @@ void ex_on_event(struct event_handler_args args)
         sub->last_status = args.status;
         ex_wait_over(&sub->waiting);
         ex_unlock(&lane->lock);
+        if (sub->sink && sub->sink->refused)
+            sub->sink->refused(sub->sink, args.status);
         return;
     }
     /* A callback cannot see the payload's size: against a stock libca the count is checked here. */
@@ -481,6 +496,22 @@ void ex_on_event(struct event_handler_args args)
         return;
     head = ex_header_bytes((int)args.type);
     bytes = (size_t)args.count * ex_element_bytes((int)args.type);
+    if (sub->sink) {
+        ex_event e;
+        e.dbr_type = (int)args.type;
+        e.count = (size_t)args.count;
+        e.bytes = bytes;
+        e.header = args.dbr;
+        e.values = (const char *)args.dbr + head;
+        sub->sink->event(sub->sink, &e);
+        ex_lock(&lane->lock);
+        sub->arrivals++;
+        sub->fresh = 1;
+        sub->last_status = ECA_NORMAL;
+        ex_wait_over(&sub->waiting);
+        ex_unlock(&lane->lock);
+        return;
+    }
     b = ex_block_new((int)args.type, (size_t)args.count, head, bytes);
     if (b) {
         b->scalar = ch->count == 1;
@@ -629,9 +660,12 @@ void ex_counts_of_channel(ex_channel *ch, ex_counts *out)
     ex_handle *h;
     ex_lock(&ch->lane->lock);
     *out = ch->past;
-    for (s = ch->subs; s; s = s->next)
+    for (s = ch->subs; s; s = s->next) {
         for (h = s->handles; h; h = h->next)
             add_counts(h, out);
+        if (s->sink && s->users)         /* one that is closed has added its counts to the past */
+            s->sink->counts(s->sink, out);
+    }
     ex_unlock(&ch->lane->lock);
 }
 

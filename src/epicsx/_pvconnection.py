@@ -104,6 +104,7 @@ class PVConnection:
     _rights: tuple[bool, bool] | None = None
     _pinned = False
     _listens = False
+    _heard: Core  # whose news are heard
     _closed = False
     _forced: bool | None = None
 
@@ -112,10 +113,16 @@ class PVConnection:
     def _begin(self) -> None:
         """Hear of the connection; if it is there already, it is told here and now."""
         core = self._core
-        self._listens = True
-        core.listen(self)
+        self._listen()
         if core.connected:
             self._on_core_connection(True, core.native_type, at_once=True)
+
+    def _listen(self) -> None:
+        """Hear of connection and rights by the thread that delivers the values: that of the lane they come by."""
+        events = self._face.events if self._face is not None and self._face.subscribed else None
+        self._listens = True
+        self._heard = events or self._core
+        self._heard.listen(self)
 
     def _pin(self, wanted: bool) -> None:
         # By a bound method: the context keeps a set, and PVs of one name are equal to one another.
@@ -135,8 +142,7 @@ class PVConnection:
             if wanted != self._pinned:
                 self._pin(wanted)
             if wanted and not self._listens and not self._closed:
-                self._listens = True
-                self._core.listen(self)
+                self._listen()
                 if self._core.connected:  # who comes later is told of the next change
                     self._told = self._announced = True
             if first is not None and self._core.connected and self._settled == self._core.connects:
@@ -372,7 +378,7 @@ class PVConnection:
         self._filtered = None
         if self._listens:
             self._listens = False
-            self._core.unlisten(self)
+            self._heard.unlisten(self)
 
     # ------------------------------------------------------------- the monitor
 
@@ -418,6 +424,9 @@ class PVConnection:
             face.attach(core, self.form if self.form in _FORMS else "native", self.chid)
         else:
             face.subscribe(self._user_max_count or 0, mask)
+            if self._listens and face.events is not self._heard:
+                self._heard.unlisten(self)
+                self._listen()
         if self.verbose:
             self._print_updates(mask)
 
