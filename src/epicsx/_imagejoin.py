@@ -133,6 +133,10 @@ class Joiner(Generic[T]):
             self._pace(time - previous)
         self._frames.append(_Frame(time, payload, now + self.patience))
 
+    def __len__(self) -> int:
+        """How many frames wait."""
+        return len(self._frames)
+
     def deadline(self) -> int | None:
         """When `take` has something to do though nothing comes; None when no frame waits."""
         return self._frames[0].deadline if self._frames else None
@@ -148,17 +152,27 @@ class Joiner(Generic[T]):
             self._last = self._frames.popleft().time
         return done
 
-    def reset(self) -> list[Joined[T]]:
-        """Forget all that is known, as after the loss of the connection; the frames that waited, unmatched."""
+    def forget(self, name: str) -> None:
+        """Forget what one PV has said, as when its connection is lost: what it says next counts whatever its stamp."""
+        self._history.pop(name, None)
+        if name in _NUMBERS:
+            self._numbers[name].clear()
+            self._heard.pop(name, None)
+            if name == "unique_id":
+                self._ids_change = True
+
+    def abandon(self) -> list[Joined[T]]:
+        """The frames that waited when the connection was lost, unmatched: what comes then is of other frames."""
         waiting = [Joined(f.payload, None, problem="the connection was lost") for f in self._frames]
         self._frames.clear()
-        self._history.clear()
-        for numbers in self._numbers.values():
-            numbers.clear()
-        self._heard.clear()
         self._last = self._end = self._period = None
-        self._ids_change = True
         return waiting
+
+    def reset(self) -> list[Joined[T]]:
+        """Forget all that is known, as after the loss of the connection; the frames that waited, unmatched."""
+        for name in (*FIELDS, *_NUMBERS):
+            self.forget(name)
+        return self.abandon()
 
     # ---- which number
 
