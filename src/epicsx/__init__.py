@@ -17,6 +17,7 @@ for _module, _names in {
     "_version": "__version__",
     "_build_info": "build_info",
     "_channel": "Channel configure connect get_many put_many",
+    "_filters": "filter_name",
     "_sample": "Sample",
     "_stream": "Block Frame",
     "_streams": "Stream stream",

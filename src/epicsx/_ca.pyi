@@ -8,6 +8,7 @@ from ._sample import Sample
 from .counts import ChannelStats, Counts
 
 MODE: str
+BULK_BYTES: int
 hooks: dict[str, Callable[..., Any]]
 
 @final
@@ -115,12 +116,15 @@ class Core:
         count: int = 0,
         queue: str | int = "all",
         dbr_type: int = -1,
+        lane: str = "auto",
     ) -> Subscription: ...
 
 @disjoint_base
 class Subscription:
     @property
     def core(self) -> Core | None: ...
+    @property
+    def events(self) -> Core | None: ...
     @property
     def name(self) -> str: ...
     @property

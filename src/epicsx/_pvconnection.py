@@ -21,7 +21,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from . import _ca, _chids, _polling, _texts, _values, ca, dbr
+from . import _ca, _chids, _filters, _polling, _texts, _values, ca, dbr
 from ._deliver import Face, delivering
 from ._listeners import CallbackDict, CallbackList
 from .errors import CAError
@@ -433,11 +433,10 @@ class PVConnection:
     def _filter(self) -> _Filtered | None:
         """The channel that tells only of changes by ``monitor_delta``; the IOC's filter, not its MDEL for everybody."""
         core, delta = self._core, self._monitor_delta
-        if delta is None or "{" in self.pvname:
+        if delta is None or _filters.has_filters(self.pvname):
             return None
         if core.count == 1 and core.native_type in (dbr.FLOAT, dbr.DOUBLE) and 0 < delta < 1e300:
-            dot = "" if "." in self.pvname else "."
-            name = f'{self.pvname}{dot}{{"dbnd":{{"abs":{float(delta)!r}}}}}'
+            name = _filters.filter_name(self.pvname, deadband=delta)
             self._filtered = _Filtered(self, _ca.core(name))
         return self._filtered
 

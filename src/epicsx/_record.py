@@ -30,11 +30,15 @@ __all__ = ["Recorder"]
 NO_BOUND = 2**62
 
 
+def _is_count(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
+
+
 class Recorder:
     """Every update of many scalar PVs as rows of a structured array, from the first connection of each on.
 
-    A row is (timestamp_ns int64, value float64, source uint32, status int16, severity int16): 24 bytes. ``source`` is the
-    place of the PV in `names`. Integers are exact to 2^53, an enum is its index; of an array the first element is
+    A row is (timestamp_ns int64, value float64, source uint32, status int16, severity int16): 24 bytes. ``source`` is
+    the place of the PV in `names`. Integers are exact to 2^53, an enum is its index; of an array the first element is
     recorded.
 
     Parameters
@@ -53,8 +57,8 @@ class Recorder:
     Raises
     ------
     BadTypeError, BadValueError
-        For names or numbers that cannot be. A PV of text is no number: the server sends what it can convert, or an error
-        that is logged.
+        For names or numbers that cannot be. A PV of text is no number: the server sends what it can convert, or an
+        error that is logged.
     """
 
     def __init__(
@@ -69,7 +73,7 @@ class Recorder:
         if isinstance(names, (str, bytes)):
             raise BadTypeError("a list of names is wanted, not one name")
         for what, number in (("capacity", capacity), ("max_events", max_events)):
-            if number is not None and (not isinstance(number, int) or number < 1):
+            if number is not None and not _is_count(number):
                 raise BadValueError(f"{what} is a number of rows of at least 1, not {number!r}")
         if lane not in ("default", "bulk"):
             raise BadValueError(f"lane is 'default' or 'bulk', not {lane!r}")
@@ -101,7 +105,8 @@ class Recorder:
     def of(self, name: str) -> np.ndarray[Any, Any]:
         """A copy of the rows of one PV."""
         rows = self.data
-        return rows[rows["source"] == self.names.index(name)]
+        found: np.ndarray[Any, Any] = rows[rows["source"] == self.names.index(name)]
+        return found
 
     def wait(self, rows: int, timeout: float | None = 5.0) -> bool:
         """Whether so many rows are held, now or within `timeout` seconds; None waits for ever."""

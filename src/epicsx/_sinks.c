@@ -385,7 +385,12 @@ static void reduced_event(ex_ring *r, const ex_event *e)
 static void ring_event(ex_sink *sink, const ex_event *e)
 {
     ex_ring *r = ring_of(sink);
-    if (r->reduce)
+    if (epicsx_dbr_table[e->dbr_type].native == DBR_STRING) {    /* texts are no frames: who reads is told so */
+        ex_lock(&r->lock);
+        if (!r->closed && !r->ended)
+            ring_refuse(r, e->bytes);
+        ex_unlock(&r->lock);
+    } else if (r->reduce)
         reduced_event(r, e);
     else if (r->block > 1)
         block_event(r, e);

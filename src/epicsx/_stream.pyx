@@ -377,7 +377,7 @@ cdef class Recording:
     cdef ex_recorder *rec
     cdef int generation
     cdef list cores
-    cdef object sinks                   # of Sink
+    cdef object sinks                   # of _Sink
     cdef object __weakref__
 
     def __cinit__(self, size_t capacity, size_t max_events):
@@ -399,7 +399,7 @@ cdef class Recording:
 
     def add(self, Core core, int dbr_type, long mask) -> None:
         """Record that channel as the next source."""
-        cdef Sink s = Sink.__new__(Sink)
+        cdef _Sink s = _Sink.__new__(_Sink)
         self.check()
         s.generation = self.generation
         s.sink = recorder_sink(self.rec, <uint32_t> len(self.cores))
@@ -471,7 +471,7 @@ cdef class Recording:
 
 
 @cython.final
-cdef class Sink:
+cdef class _Sink:
     cdef ex_sink *sink
     cdef bint opened
     cdef int generation

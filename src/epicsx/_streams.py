@@ -1,9 +1,9 @@
 """Streams: frames of an array PV as libca's threads receive them, every loss counted.
 
 Threads
-    Frames are put into the ring by libca's thread, without the GIL. Any thread may read, each frame goes to one reader;
-    a coroutine reads the same object by ``async for``. Which channel feeds the stream is settled once, by whoever learns
-    of the connection first: the dispatcher, or the timer of the probe (`_settle`, under `_lock`).
+    Frames are put into the ring by libca's thread, without the GIL. Any thread may read, each frame goes to one
+    reader; a coroutine reads the same object by ``async for``. Which channel feeds the stream is settled, under
+    `_lock`, by the dispatcher of the default lane when that connects, and by the timer of the probe.
 
 Lifetime
     A stream ends by ``close()``, by the end of its ``with`` block or with its last reference. Frames and blocks that a
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import _stream
 from ._channel import Channel
+from ._filters import filter_name
 from .counts import Ledger
 from .enums import DBE, ECA
 from .errors import (
@@ -119,12 +120,16 @@ class Stream:
             raise BadValueError(f"coherent is True, False or 'auto', not {coherent!r}")
         if lane not in ("auto", "default", "bulk"):
             raise BadValueError(f"lane is 'auto', 'default' or 'bulk', not {lane!r}")
-        if not isinstance(count, int) or count < 0:
+        if not _is_number(count, 0):
             raise BadValueError(f"a count is a number of elements, not {count!r}")
         reducer = None if reduce is None else as_reducer(reduce)
         if reducer is not None and block > 1:
             raise BadValueError("what a reducer makes comes one by one: block=1")
-        self._home = Channel(name) if isinstance(name, str) else Channel(name.name, priority=name._open().priority)
+        self._home = (
+            Channel(name)
+            if isinstance(name, str)
+            else Channel(name.name, priority=name._open().priority)
+        )
         self._name = self._home.name
         self._options = (depth, block, overflow, reducer)
         self._lane = "default" if lane == "default" else "bulk"
@@ -180,9 +185,9 @@ class Stream:
             elif self._coherent is None and self._wanted is True:
                 self._open_coherent()
             elif self._coherent is None and not self._asked:
-                if (self._count or channel.count) * _element_bytes(channel) > COHERENT_BYTES:
-                    self._open(self._name, False)
-                elif channel.count <= 1:  # a scalar's value goes into the IOC's queue with its stamp
+                if (self._count or channel.count) * _element_bytes(
+                    channel
+                ) > COHERENT_BYTES or channel.count <= 1:
                     self._open(self._name, False)
                 else:
                     self._asked = True
@@ -192,8 +197,8 @@ class Stream:
     def _on_length(self, request: Any) -> None:
         """Thread: the dispatcher's. How many elements the record has now, out of as many as it may have.
 
-        The filter makes every frame as long as the record may be and fills up with zeros (ts.c: generate). So `auto` does
-        not ask for it where the record is partly filled.
+        The filter makes every frame as long as the record may be and fills up with zeros (ts.c: generate). So `auto`
+        does not ask for it where the record is partly filled.
         """
         full = False
         if request.exception(0) is None:
@@ -209,7 +214,7 @@ class Stream:
 
     def _open_coherent(self) -> None:
         # Subscribed before it is known to answer, so that its first frame is not missed.
-        self._open(_coherent_name(self._name), True)
+        self._open(filter_name(self._name, coherent=True), True)
         self._probe()
 
     def _probe(self) -> None:
@@ -269,7 +274,9 @@ class Stream:
     @property
     def _settled(self) -> bool:
         core = self._ring.core
-        return self._error is not None or (self._coherent is not None and core is not None and core.connected)
+        return self._error is not None or (
+            self._coherent is not None and core is not None and core.connected
+        )
 
     def connect(self, timeout: float | None = 5.0) -> Self:
         """The stream itself, its channel chosen and connected. Not needed before reading.
@@ -344,8 +351,10 @@ class Stream:
 
     # ---- reading
 
-    def _poll(self, timeout: float | None, latest: bool = False) -> Frame | Block | None:
+    def _poll(self, timeout: float | None, latest: bool = False) -> Any:
         """Take what is there, or wait a while. None: nothing yet."""
+        if self._error is not None and not self._closed:
+            raise self._error
         if self._ended:
             with self._lock:
                 while self._ended:
@@ -411,9 +420,9 @@ class Stream:
         return f"{core.host} was lost" if core.connects else "no server has answered its search"
 
     def latest(self) -> Any:
-        """The newest frame (or block) at once: one that waits, the older ones merged, else the last that was handed out.
+        """The newest frame (or block) at once; None before the first.
 
-        None before the first.
+        It is one that waits (the older ones then count as merged), else the last that was handed out.
         """
         return self._poll(0.0, True) or self._newest
 
@@ -503,6 +512,7 @@ class Stream:
             for ring in (*self._ended, self._ring):
                 ring.close()
             watches, self._watches = self._watches, {}
+            self._newest = None  # a stream that is kept does not keep its last frame
         self._home.close()
         for watch in watches.values():
             if watch.loop is _running_loop() or watch.loop.is_closed():
@@ -555,24 +565,27 @@ def stream(name: str | Channel, **options: Any) -> Stream:
         1: iterate over `Frame`. n > 1: over `Block` of n frames as one (n, count) array; a change of type or size and a
         lost connection cut a block short.
     overflow : 'drop_oldest', 'drop_newest' or 'error'
-        What happens when `depth` frames wait and one more comes: the oldest (of blocks: the oldest block) or the new one
-        is dropped and counted; or it is refused and counted, and reading raises `OverrunError` once.
+        What happens when `depth` frames wait and one more comes: the oldest (of blocks: the oldest block) or the new
+        one is dropped and counted; or it is refused and counted, and reading raises `OverrunError` once.
     coherent : bool or 'auto'
         True: by the server's filter ``{"ts":{}}`` (EPICS base 3.15), which keeps data and stamp together; raises
-        `ServerError` where the server has none. False: a plain monitor. ``'auto'``: the filter for frames up to 256 KiB
-        where the server has it, else a plain monitor, with a warning in the log. ``Stream.coherent`` says which it got.
+        `ServerError` where the server has none. False: a plain monitor. ``'auto'``: the filter for arrays up to 256 KiB
+        that are full when the stream begins, where the server has it; else a plain monitor, with a warning in the log
+        if the server is why. ``Stream.coherent`` says which it got. With the filter every frame is as long as the
+        record may be, filled up with zeros, and has the IOC's time of posting as its stamp.
     count : int
         At most so many elements; 0 is as many as the record has now, frame by frame.
     lane : 'auto', 'default' or 'bulk'
-        Streams have a channel of their own in the bulk lane, beside which scalars stay quick; 'default' keeps them on the
-        circuit of everything else.
+        Streams have a channel of their own in the bulk lane, beside which scalars stay quick; 'default' keeps them on
+        the circuit of everything else.
     mask : DBE
         Which changes count.
     reduce : Reducer or a C function
-        What `epicsx.reducers` makes (or takes, see ``reducers.custom``): a C function that sees each frame in libca's own buffer; the stream has its results
-        (float64) instead.
+        What `epicsx.reducers` makes, or takes (see ``reducers.custom``): a C function that sees each frame in libca's
+        own buffer; the stream has its results (float64) instead.
     timeout : float, seconds
-        With ``coherent=True`` alone, and not within a running event loop: how long to wait here for the server's answer.
+        With ``coherent=True`` alone, and not within a running event loop: how long to wait here for the server's
+        answer.
 
     Raises
     ------
@@ -585,11 +598,8 @@ def stream(name: str | Channel, **options: Any) -> Stream:
 def add_ledgers(a: Ledger, b: Ledger) -> Ledger:
     """The sum of two ledgers."""
     lost = [x.inferred_lost for x in (a, b) if x.inferred_lost is not None]
-    return Ledger(*(x + y for x, y in zip(a[:8], b[:8], strict=True)), sum(lost) if lost else None)
-
-
-def _coherent_name(name: str) -> str:
-    return name + ("" if "." in name else ".") + '{"ts":{}}'
+    sums = [x + y for x, y in zip(a[:-1], b[:-1], strict=True)]
+    return Ledger._make([*sums, sum(lost) if lost else None])
 
 
 def _element_bytes(channel: Channel) -> int:
@@ -597,8 +607,12 @@ def _element_bytes(channel: Channel) -> int:
     return (40, 2, 4, 2, 1, 4, 8)[native] if native is not None else 8
 
 
+def _is_number(number: object, least: int) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= least
+
+
 def _check_number(what: str, number: object) -> None:
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+    if not _is_number(number, 1):
         raise BadValueError(f"{what} is a number of frames of at least 1, not {number!r}")
 
 

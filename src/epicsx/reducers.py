@@ -1,8 +1,8 @@
 """Reducers: C functions that see each frame in libca's own buffer, before any copy, and make a few numbers of it.
 
-Pass one as ``epicsx.stream(name, reduce=...)``; the stream has the results (float64) in the frames' place. Those here are
-written in C and ship with epicsx; your own may be a Cython function's capsule, a ``numba.cfunc`` or a function of a loaded
-``ctypes.CDLL``, of the signature in ``include/epicsx_reducer.h``::
+Pass one as ``epicsx.stream(name, reduce=...)``; the stream has the results (float64) in the frames' place. Those here
+are written in C and ship with epicsx; your own may be a Cython function's capsule, a ``numba.cfunc`` or a function of a
+loaded ``ctypes.CDLL``, of the signature in ``include/epicsx_reducer.h``::
 
     int f(const epicsx_frame *frame, void *state, double *results, size_t room);
 
@@ -23,6 +23,8 @@ from ._stream import Reducer
 from .errors import BadTypeError, BadValueError
 
 __all__ = ["Reducer", "custom", "decimate", "mean", "minmax", "roi_sum", "threshold"]
+
+_FUNCTION: type[Any] = ctypes.CFUNCTYPE(None).__mro__[1]  # the class of all of ctypes' functions
 
 
 def mean() -> Reducer:
@@ -45,11 +47,13 @@ def roi_sum(width: int, rows: tuple[int, int], columns: tuple[int, int]) -> Redu
     rows, columns : (int, int)
         First and one past the last, as in a slice. What lies outside of a frame adds nothing.
     """
-    if not isinstance(width, int) or width < 1:
+    if not _is_number(width):
         raise BadValueError(f"a width is a number of elements of at least 1, not {width!r}")
     for what, (first, end) in (("rows", rows), ("columns", columns)):
         if not 0 <= first <= end:
-            raise BadValueError(f"{what} are (first, end) with 0 <= first <= end, not {(first, end)}")
+            raise BadValueError(
+                f"{what} are (first, end) with 0 <= first <= end, not {(first, end)}"
+            )
     return _stream.known_reducer(
         "roi_sum", 1, width=width, y0=rows[0], y1=rows[1], x0=columns[0], x1=columns[1]
     )
@@ -64,7 +68,7 @@ def threshold(low: float = float("-inf"), high: float = float("inf")) -> Reducer
 
 def decimate(every: int) -> Reducer:
     """Each `every`-th element, the first included, as float64: a preview of the frame."""
-    if not isinstance(every, int) or every < 1:
+    if not _is_number(every):
         raise BadValueError(f"every is a number of elements of at least 1, not {every!r}")
     return _stream.known_reducer("decimate", 0, every=every)
 
@@ -89,7 +93,7 @@ def custom(function: Any, results: int = 1, state: Any = None) -> Reducer:
     BadValueError
         For a capsule or a cfunc of another signature.
     """
-    if not isinstance(results, int) or isinstance(results, bool) or results < 1:
+    if not _is_number(results):
         raise BadValueError(f"results is a number of at least 1, not {results!r}")
     address, name = _address_of(function)
     where = 0
@@ -108,6 +112,10 @@ def as_reducer(given: Any) -> Reducer:
     return given if isinstance(given, Reducer) else custom(given)
 
 
+def _is_number(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
+
+
 def _address_of(function: Any) -> tuple[int, str]:
     kind = type(function)
     if kind.__name__ == "PyCapsule":
@@ -117,7 +125,7 @@ def _address_of(function: Any) -> tuple[int, str]:
         if len(arguments) != 4:
             raise BadValueError(f"a reducer has four arguments, this cfunc {len(arguments)}")
         return int(function.address), str(getattr(function, "native_name", "of numba"))
-    if isinstance(function, ctypes._CFuncPtr):
+    if isinstance(function, _FUNCTION):
         # A function of a CDLL is of a class made by that library, and knows its name; one from CFUNCTYPE does not.
         if kind.__qualname__.startswith("CDLL.__init__") and hasattr(function, "__name__"):
             address = ctypes.cast(function, ctypes.c_void_p).value
