@@ -22,6 +22,7 @@ for _module, _names in {
     "_stream": "Block Frame",
     "_streams": "Stream stream",
     "_record": "Recorder",
+    "_images": "Image ImageStream images",
     "_ca": "Subscription",
     "_request": "Request",
     "_dbr": "Control get_encoding set_encoding",

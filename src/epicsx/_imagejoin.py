@@ -161,6 +161,16 @@ class Joiner(Generic[T]):
             if name == "unique_id":
                 self._ids_change = True
 
+    @property
+    def by(self) -> str:
+        """By which number frames are known now: 'unique_id', or 'counter' where unique ids do not change."""
+        return "unique_id" if self._ids_change else "counter"
+
+    def spend(self) -> None:
+        """Count all numbers that were heard as taken, by a frame that somebody else has matched."""
+        for numbers in self._numbers.values():
+            numbers.clear()
+
     def abandon(self) -> list[Joined[T]]:
         """The frames that waited when the connection was lost, unmatched: what comes then is of other frames."""
         waiting = [Joined(f.payload, None, problem="the connection was lost") for f in self._frames]
@@ -178,7 +188,7 @@ class Joiner(Generic[T]):
 
     def _settle(self, frame: _Frame[T], now: int) -> Joined[T] | None:
         late = now >= frame.deadline
-        by = "unique_id" if self._ids_change else "counter"
+        by = self.by
         number = self._number(frame, self._numbers[by], late)
         if number is None and late and by == "unique_id":
             # None for a whole wait: this driver may have no unique ids. They are believed again when one comes.
