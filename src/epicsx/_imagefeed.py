@@ -177,8 +177,9 @@ class Feed:
         self._empty = self._delivered = self._merged = self._dropped = 0
         self._inferred: int | None = None
         self._final: Ledger | None = None
-        # what the next frame has to say of those before it
+        # What the next frame has to say of those before it: those without a number, and those that had one.
         self._owed, self._owed_gap = 0, False
+        self._behind = 0
         self._number: tuple[str, int] | None = None
         self._unnumbered = 0
         self._first = True
@@ -452,18 +453,17 @@ class Feed:
         """Match what the server had when it was connected; the seconds until that may be done. Under the lock.
 
         Its metadata came long before it, or have been told before, and the ts filter gives it the time of the
-        subscription. So it is the frame of all that is known, if nothing of that has changed meanwhile. The join would
-        wait for a number and might take that of the next frame.
+        subscription: the join would wait for a number and might take that of the next frame. But when nothing more
+        comes, it is the frame of all that is known.
         """
         piece = self._had
         if piece is None:
             return _LONGEST
-        left = max(self._had_at, self._told_at) + _QUIET - time.monotonic()
+        # After a change, the array that goes with it would have come before it or, if that is large, soon after it.
+        quiet = self.options.patience if self._changed_at > self._since else _QUIET
+        left = max(self._had_at, self._told_at) + quiet - time.monotonic()
         if left > 0:
             return left
-        if self._changed_at > self._since:
-            self._pass_over()
-            return _LONGEST
         if not all(s.known for s in self.sources if s.key in (*_NEEDED, *self._beside)):
             return _QUIET
         self._had = None
@@ -570,7 +570,8 @@ class Feed:
                     self._inferred += max(missing - (lost - bool(piece.frame.gap)), 0)
                     lost = missing
             self._unnumbered = 0
-        self._owed, self._owed_gap = 0, False
+        lost += self._behind
+        self._owed, self._owed_gap, self._behind = 0, False, 0
         if piece.band is not None and roi is not None:
             y0, y1, _, _ = roi.within(mode.shape)
             mode = _moved(mode, y0, 0).with_rows(y1 - y0)
@@ -616,7 +617,7 @@ class Feed:
         if len(self._ready) >= self.options.depth:
             self._dropped += 1
             if self.options.overflow != "drop_oldest":
-                self._owed, self._owed_gap = entry.lost + 1, entry.gap
+                self._behind, self._owed_gap = entry.lost + 1, entry.gap
                 if self.options.overflow == "error":
                     self._overrun = True
                     self._tell()
@@ -720,7 +721,7 @@ class Feed:
                 if self._ready:
                     self._ready[0].lost += entry.lost + 1
                 else:
-                    self._owed += entry.lost + 1
+                    self._behind += entry.lost + 1
             raise
         with self.lock:
             self._delivered += 1

@@ -104,6 +104,7 @@ class Joiner(Generic[T]):
     _end: int | None = None
     _period: int | None = None
     _ids_change: bool = True
+    _precede: bool = False  # the last burst that was clearly one frame's came before its data
 
     def news(self, name: str, value: Any, time: int) -> None:
         """Hear what a metadata PV says; `time` is its update's."""
@@ -205,6 +206,9 @@ class Joiner(Generic[T]):
                 end = min(end, self._frames[1].time - 1)
             elif not late and now < frame.deadline - self.patience + self.settle:
                 return None
+        gap = abs(number.time - frame.time)
+        if by == "unique_id" and 0 < gap <= self._within(4):
+            self._precede = number.time < frame.time
         self._forget(number, by)
         self._end = end
         return self._read(frame, self._mode(end), number.value, by)
@@ -223,6 +227,24 @@ class Joiner(Generic[T]):
         behind = None if after is None else after.time - frame.time
         if behind == 0:
             return after
+        # While bursts precede their data, one that stands right before the next data is not the missing one of these;
+        # taken for it, it would shift the numbers of all frames to come.
+        if (
+            self._precede
+            and after is not None
+            and behind is not None
+            and following is not None
+            and 0 <= 4 * (following - after.time) < behind
+        ):
+            after = behind = None
+        # Nor does it matter then how long before its data a burst stands that the frame before has not taken.
+        if (
+            self._precede
+            and before is not None
+            and (self._last is None or before.time > self._last)
+            and (behind is None or behind > self._within(4))
+        ):
+            return before
         # A burst just before the data that no frame has taken: this plugin's bursts precede.
         if ahead is not None and ahead <= self._within(4) and (behind is None or ahead < behind):
             return before

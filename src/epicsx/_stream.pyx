@@ -241,6 +241,7 @@ cdef class Ring:
         cdef int64_t deadline = deadline_of(timeout)
         cdef ex_slab *slab = NULL
         cdef int found
+        cdef Core core
         while True:
             self.check()
             found = ring_take(self.r, latest, deadline, &slab)
@@ -251,7 +252,8 @@ cdef class Ring:
                     slab_free(slab)
             if found == EX_RING_CLOSED or found == EX_RING_OVERRUN:
                 return found, None
-            if self.opened and not self.core.context.alive:
+            core = self.core  # None once another thread has closed it, which may have been while this one waited
+            if core is not None and not core.context.alive:
                 raise CAError("Channel Access has been shut down")
             return EMPTY, None
 

@@ -16,7 +16,7 @@ from support import threads_settle, wait_until
 import epicsx
 from epicsx import BadTypeError, BadValueError, CAError, CATimeoutError, Image, ImageStream
 from epicsx.testing import AreaDetectorIOC
-from epicsx.testing.areadetector import numbered_frame
+from epicsx.testing.areadetector import _database, numbered_frame
 
 # The waveform in which NDStdArrays.template is usually loaded for a type.
 FTVL = {
@@ -86,15 +86,30 @@ def settled(ioc: AreaDetectorIOC, stream: ImageStream) -> None:
     wait_until(lambda: stream._feed._empty == 1)
 
 
+def heard(stream: ImageStream, number: int) -> None:
+    """The frame of that unique id has been joined."""
+    wait_until(lambda: stream._feed._number == ("unique_id", number))
+
+
+def turn_to(ioc: AreaDetectorIOC, ftvl: str) -> None:
+    """Have the IOC feed that of its plugins which is called by its waveform's type."""
+    ioc.plugin, ioc.ftvl = f"{ftvl}:", ftvl
+    ioc._posted, ioc._counter = {}, 0
+
+
 # ------------------------------------------------------------------- types and modes
 
 
-@pytest.mark.parametrize("dtype", FTVL)
 def test_data_types(
-    detector: Callable[..., AreaDetectorIOC], watch: Callable[..., ImageStream], dtype: str
+    detector: Callable[..., AreaDetectorIOC], watch: Callable[..., ImageStream]
 ) -> None:
-    ioc = detector(ftvl=FTVL[dtype])
-    stream = watch(ioc)
+    ioc = detector(db=[_database(each, ROOM, f"{each}:", "", "record") for each in FTVL.values()])
+    for dtype, ftvl in FTVL.items():
+        turn_to(ioc, ftvl)
+        check_type(ioc, watch(ioc), dtype)
+
+
+def check_type(ioc: AreaDetectorIOC, stream: ImageStream, dtype: str) -> None:
     for number in (1, 2):
         frame = numbered_frame(number, SHAPE, dtype)
         if dtype in ("int16", "int32", "int64", "float32", "float64"):
@@ -103,7 +118,7 @@ def test_data_types(
             frame[0, 0] = min(np.iinfo(dtype).max, 2**53 - 1)
         if dtype.startswith("float"):
             frame[0, 0] = 0.1
-        ioc.send(frame)
+        ioc.send(frame, unique_id=number)
         image = stream.read(5)
         shown(image, frame)
         assert (image.unique_id, image.data_type.dtype, image.changed) == (number, dtype, False)
@@ -142,10 +157,11 @@ def test_colour_modes_and_a_change_of_mode(
 def test_a_change_of_mode_under_way(
     detector: Callable[..., AreaDetectorIOC], watch: Callable[..., ImageStream]
 ) -> None:
-    # Fast, both orders of posting; of each frame either the right picture comes or none.
+    # Fast, both orders of posting; of each frame either the right picture comes or none. Coherent, as a server that is
+    # held up would send the data of a later frame.
     ioc = detector(ftvl="UCHAR")
-    stream = watch(ioc, depth=200)
-    settled(ioc, stream)
+    stream = watch(ioc, depth=200, coherent=True)
+    wait_until(lambda: stream._feed._empty == 1)
     number, right = 0, {}
     for order in ("data first", "metadata first"):
         ioc.order = order  # type: ignore[assignment]
@@ -154,7 +170,9 @@ def test_a_change_of_mode_under_way(
             right.update({number + i + 1: frame for i, frame in enumerate(frames)})
             ioc.play(frames, 200.0, color_mode=mode)
             number += 10
-    wait_until(lambda: stream.ledger.received >= number and stream._feed._joiner.deadline() is None)
+    feed = stream._feed
+    wait_until(lambda: feed._latest["unique_id"] == number and not len(feed._joiner))
+    wait_until(lambda: stream.ledger.pending == len(feed._ready))
     got = []
     while stream.ledger.pending:
         image = stream.read(5)
@@ -162,8 +180,8 @@ def test_a_change_of_mode_under_way(
         shown(image, right[image.unique_id])
         got.append(image)
     assert sum(image.changed for image in got) == 5
-    assert len(got) + stream.unmatched == number
-    assert len(got) >= number - 5
+    assert len(got) + stream.unmatched + (stream.ledger.inferred_lost or 0) >= number
+    assert len(got) >= number // 2
     assert adds_up(stream)
 
 
@@ -245,7 +263,7 @@ def test_a_slow_reader(
     stream = watch(ioc, depth=4)
     settled(ioc, stream)
     ioc.play([numbered_frame(n, SHAPE) for n in range(1, 31)], 200.0)
-    wait_until(lambda: stream._feed._number == ("unique_id", 30))
+    heard(stream, 30)
     kept = [stream.read(1) for _ in range(4)]
     assert [image.unique_id for image in kept] == [27, 28, 29, 30]
     for image in kept:
@@ -259,7 +277,8 @@ def test_a_slow_reader(
     # The newest one merges the others.
     merged = ledger.merged
     ioc.play([numbered_frame(n, SHAPE) for n in range(31, 34)], 200.0)
-    wait_until(lambda: stream.ledger.pending == 3 and stream._feed._number == ("unique_id", 33))
+    heard(stream, 33)
+    wait_until(lambda: stream.ledger.pending == 3)
     newest = stream.latest()
     assert newest is not None
     assert (newest.unique_id, newest.lost_before) == (33, 2)
@@ -268,24 +287,28 @@ def test_a_slow_reader(
     assert adds_up(stream)
 
 
-@pytest.mark.parametrize("overflow", ["drop_newest", "error"])
 def test_the_other_overflows(
-    detector: Callable[..., AreaDetectorIOC], watch: Callable[..., ImageStream], overflow: str
+    detector: Callable[..., AreaDetectorIOC], watch: Callable[..., ImageStream]
 ) -> None:
     ioc = detector()
-    stream = watch(ioc, depth=2, overflow=overflow)
-    settled(ioc, stream)
+    streams = {each: watch(ioc, depth=2, overflow=each) for each in ("drop_newest", "error")}
+    for stream in streams.values():
+        settled(ioc, stream)
     for number in range(1, 6):
         ioc.send(numbered_frame(number, SHAPE))
-        wait_until(lambda n=number: stream._feed._number == ("unique_id", n))
-    assert [stream.read(1).unique_id for _ in range(2)] == [1, 2]
-    if overflow == "error":
-        with pytest.raises(epicsx.OverrunError, match="2 were waiting"):
-            stream.read(1)
+        for stream in streams.values():
+            heard(stream, number)
+    for overflow, stream in streams.items():
+        assert [stream.read(1).unique_id for _ in range(2)] == [1, 2]
+        if overflow == "error":
+            with pytest.raises(epicsx.OverrunError, match="2 were waiting"):
+                stream.read(1)
     ioc.send(numbered_frame(6, SHAPE))
-    image = stream.read(5)
-    assert (image.unique_id, image.lost_before) == (6, 3)
-    assert stream.ledger.dropped == 3
+    for stream in streams.values():
+        image = stream.read(5)
+        assert (image.unique_id, image.lost_before) == (6, 3)
+        assert stream.ledger.dropped == 3
+        assert adds_up(stream)
 
 
 def test_a_held_image_stays(
@@ -313,30 +336,28 @@ def test_a_held_image_stays(
 # ------------------------------------------------------------------------------ stamps
 
 
-@pytest.mark.parametrize("coherent", [False, True, "auto"])
 @pytest.mark.parametrize("stamps", ["record", "frame"])
 def test_stamps_and_coherence(
-    detector: Callable[..., AreaDetectorIOC],
-    watch: Callable[..., ImageStream],
-    stamps: Any,
-    coherent: Any,
+    detector: Callable[..., AreaDetectorIOC], watch: Callable[..., ImageStream], stamps: Any
 ) -> None:
     # The frames fill the waveform, so 'auto' may take the ts filter.
     ioc = detector(stamps=stamps, nelements=12 * 20)
     ioc.send(numbered_frame(1, SHAPE))
-    stream = watch(ioc, coherent=coherent)
-    assert stream.read(5).unique_id == 1
-    assert stream.coherent is (coherent is not False)
-    assert stream._feed._clock == (
-        "arrival" if stamps == "frame" and stream.coherent else "stamp"
-    )
+    streams = {each: watch(ioc, coherent=each) for each in (False, True, "auto")}
+    for coherent, stream in streams.items():
+        assert stream.read(5).unique_id == 1
+        assert stream.coherent is (coherent is not False)
+        assert stream._feed._clock == (
+            "arrival" if stamps == "frame" and stream.coherent else "stamp"
+        )
     for number in range(2, 8):
         frame = numbered_frame(number, SHAPE if number < 5 else (5, 8))
         ioc.send(frame)
-        image = stream.read(5)
-        assert image.unique_id == number
-        shown(image, frame)
-    assert stream.unmatched == 0
+        for stream in streams.values():
+            image = stream.read(5)
+            assert image.unique_id == number
+            shown(image, frame)
+    assert [stream.unmatched for stream in streams.values()] == [0, 0, 0]
 
 
 # -------------------------------------------------------------------- regions of interest
@@ -376,22 +397,22 @@ def test_a_region_by_the_server(
     assert adds_up(stream)
 
 
-@pytest.mark.parametrize("coherent", [False, True])
 def test_a_region_of_rows_and_columns(
-    detector: Callable[..., AreaDetectorIOC], watch: Callable[..., ImageStream], coherent: bool
+    detector: Callable[..., AreaDetectorIOC], watch: Callable[..., ImageStream]
 ) -> None:
     ioc = detector(nelements=1000)
-    stream = watch(ioc, roi=(3, None, 5, 9), coherent=coherent)
+    streams = {each: watch(ioc, roi=(3, None, 5, 9), coherent=each) for each in (False, True)}
     for number in range(1, 5):
         frame = numbered_frame(number, SHAPE)
         ioc.send(frame, color_mode="Bayer", bayer="RGGB")
-        image = stream.read(5)
-        shown(image, frame[3:, 5:9])
-        assert image.bayer is not None
-        assert image.bayer.name == "BGGR"  # an odd row, an odd column
-        if number == 1:  # it told how many elements a row has
-            wait_until(lambda: stream.roi_by == "server" and stream.connected)
-    assert stream.coherent is coherent
+        for stream in streams.values():
+            image = stream.read(5)
+            shown(image, frame[3:, 5:9])
+            assert image.bayer is not None
+            assert image.bayer.name == "BGGR"  # an odd row, an odd column
+            if number == 1:  # it told how many elements a row has
+                wait_until(lambda s=stream: s.roi_by == "server" and s.connected)
+    assert [stream.coherent for stream in streams.values()] == [False, True]
 
 
 def test_a_region_of_columns_and_one_outside(
@@ -455,31 +476,42 @@ def test_a_plugin_that_the_frames_do_not_come_from(
 # ------------------------------------------------------------------------------ codecs
 
 
-@pytest.mark.parametrize("codec", ["jpeg", "zlib", "blosc", "lz4", "lz4hdf5", "bslz4"])
 def test_codecs(
-    detector: Callable[..., AreaDetectorIOC], watch: Callable[..., ImageStream], codec: str
+    detector: Callable[..., AreaDetectorIOC], watch: Callable[..., ImageStream]
 ) -> None:
     pytest.importorskip("imagecodecs")
-    dtype = "uint8" if codec == "jpeg" else "uint16"
-    ioc = detector(ftvl="UCHAR" if codec == "jpeg" else "USHORT", nelements=64 * 100)
-    stream = watch(ioc, workers=2, roi=(10, 40))
-    settled(ioc, stream)
-    ramp = np.add.outer(np.arange(64), np.arange(100)).astype(dtype)
-    ioc.play([ramp + np.asarray(n, dtype) for n in range(6)], 100.0, codec=codec)
-    for number in range(6):
+    room = 64 * 100
+    ioc = detector(
+        nelements=room,
+        db=[_database(each, room, f"{each}:", "", "record") for each in ("UCHAR", "USHORT")],
+    )
+    for ftvl in ("UCHAR", "USHORT"):
+        turn_to(ioc, ftvl)
+        dtype = "uint8" if ftvl == "UCHAR" else "uint16"
+        ramp = np.add.outer(np.arange(64), np.arange(100)).astype(dtype)
+        stream = watch(ioc, workers=2, roi=(10, 40))
+        settled(ioc, stream)
+        for codec in ("jpeg", "zlib", "blosc", "lz4", "lz4hdf5", "bslz4"):
+            if codec == "jpeg" and ftvl == "USHORT":
+                continue
+            first = ioc._next_id
+            ioc.play([ramp + np.asarray(n, dtype) for n in range(6)], 200.0, codec=codec)
+            for number in range(6):
+                image = stream.read(5)
+                frame = (ramp + np.asarray(number, dtype))[10:40]
+                assert (image.codec, image.unique_id, image.dtype) == (codec, first + number, dtype)
+                if codec == "jpeg":
+                    assert np.abs(image.data.astype(int) - frame).max() <= 3
+                else:
+                    shown(image, frame)
+        assert stream.roi_by == "client"
+        # Uncompressed again.
+        ioc.send(ramp)
         image = stream.read(5)
-        frame = (ramp + np.asarray(number, dtype))[10:40]
-        assert (image.codec, image.unique_id, image.dtype) == (codec, number + 1, dtype)
-        if codec == "jpeg":
-            assert np.abs(image.data.astype(int) - frame).max() <= 3
-        else:
-            shown(image, frame)
-    # Uncompressed again.
-    ioc.send(ramp)
-    image = stream.read(5)
-    shown(image, ramp[10:40])
-    assert (image.codec, image.changed) == ("", True)
-    assert stream.unmatched == 0
+        shown(image, ramp[10:40])
+        assert (image.codec, image.changed) == ("", True)
+        assert stream.unmatched == 0
+        assert adds_up(stream)
 
 
 def test_a_damaged_frame(
@@ -545,7 +577,7 @@ def test_it_may_be_made_before_the_ioc(
     ioc.stop()
     with epicsx.images(ioc.image_prefix, roi=(2, 5)) as stream:
         assert not stream.connected
-        with pytest.raises(CATimeoutError, match="no server has answered for .*ArrayData"):
+        with pytest.raises(CATimeoutError, match=r"no server has answered for .*ArrayData"):
             stream.read(0.05)
         with pytest.raises(CATimeoutError, match="connecting the images"):
             stream.connect(0.05)

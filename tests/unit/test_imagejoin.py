@@ -321,3 +321,26 @@ def test_no_frame_gets_another_ones_mode(world: str) -> None:
             assert each.number in (each.payload.number, None), (seed, each)
     assert right >= 0.93 * frames
     assert numbered >= 0.93 * frames
+
+
+def test_a_burst_far_before_its_data_does_not_shift_those_that_follow() -> None:
+    told = Told()
+    for number in range(1, 5):
+        told.news(5 * number - 0.02, "unique_id", number).data(5 * number, number)
+    # The server was held up between the burst of 5 and its data, by more than a quarter of the time between frames.
+    told.news(23, "unique_id", 5).data(25, 5)
+    for number in range(6, 12):
+        told.news(5 * number - 0.02, "unique_id", number).data(5 * number, number)
+    told.until(1000)
+    assert told.numbers == [(n, n) for n in range(1, 12)]
+
+
+def test_a_burst_far_before_its_data_and_the_next_one_soon_behind_them() -> None:
+    told = Told()
+    for number in range(1, 5):
+        told.news(5 * number - 0.02, "unique_id", number).data(5 * number, number)
+    told.news(21.5, "unique_id", 5).data(25, 5).news(26.5, "unique_id", 6).data(27.9, 6)
+    for number in range(7, 12):
+        told.news(5 * number - 0.02, "unique_id", number).data(5 * number, number)
+    told.until(1000)
+    assert told.numbers == [(n, n) for n in range(1, 12)]

@@ -490,6 +490,8 @@ def _cut(picture: _Array, region: dict[str, int], roi: str) -> tuple[_Array, dic
 
 
 def _record(kind: str, name: str, **fields: object) -> str:
+    if fields.get("TSEL"):
+        fields["TSE"] = -2  # as such sites set it; the stamp comes by TSEL, which goes before it
     lines = "".join(
         f'    field({field}, "{value}")\n' for field, value in fields.items() if value != ""
     )
