@@ -24,6 +24,7 @@ for _module, _names in {
     "_streams": "Stream stream",
     "_record": "Recorder",
     "_hdf5": "_to_hdf5",
+    "_images": "Image ImageStream images",
     "_ca": "Subscription",
     "_request": "Request",
     "_dbr": "Control get_encoding set_encoding",

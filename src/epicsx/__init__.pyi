@@ -26,6 +26,9 @@ from ._dbr import get_encoding as get_encoding
 from ._dbr import set_encoding as set_encoding
 from ._filters import filter_name as filter_name
 from ._hdf5 import _to_hdf5 as _to_hdf5
+from ._images import Image as Image
+from ._images import ImageStream as ImageStream
+from ._images import images as images
 from ._record import Recorder as Recorder
 from ._request import Request as Request
 from ._sample import Sample as Sample
@@ -110,6 +113,8 @@ __all__ = [
     "Counts",
     "Device",
     "DisconnectedError",
+    "Image",
+    "ImageStream",
     "Frame",
     "Ledger",
     "Motor",
@@ -139,6 +144,7 @@ __all__ = [
     "get_encoding",
     "get_many",
     "get_pv",
+    "images",
     "install_as_epics",
     "poll",
     "put_many",
