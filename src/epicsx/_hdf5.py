@@ -277,7 +277,9 @@ class Writer:
             )
             self._file.attrs["end_ns"] = np.int64(0)
             for track in self.tracks:
-                track.begin(self._file, self._start_ns, self._pack)
+                for _ in track.begin(self._file, self._start_ns, self._pack):
+                    for each in self.tracks:  # this takes long enough for a ring to overflow
+                        each.relieve()
             self._file.swmr_mode = True
             self._lock = _Lock(self.path)
         self.flush()

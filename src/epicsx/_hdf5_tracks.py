@@ -9,7 +9,7 @@ Lifetime
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any, cast
 
@@ -170,6 +170,7 @@ class _Track:
         self.finished = False
         self.decides = True  # the recording goes on until it is finished
         self.noted: Ledger | None = None
+        self._owed: CAError | None = None
         self.stored = 0
         self.group: Any = None
         self._run = 0
@@ -201,6 +202,14 @@ class _Track:
 
     def drain(self, wait: float = 0.0) -> bool:
         raise NotImplementedError
+
+    def relieve(self) -> None:
+        """Take what is there, while the file is not ready; an error is raised by the next ``drain``."""
+        if self._owed is None:
+            try:
+                self.drain()
+            except CAError as error:
+                self._owed = error
 
     def commit(self, last: bool) -> None:
         raise NotImplementedError
@@ -243,6 +252,9 @@ class FrameTrack(_Track):
         stream, took = self.stream, False
         if stream is None:
             return False
+        if self._owed is not None:
+            owed, self._owed = self._owed, None
+            raise owed
         # For a moment only: frames may come as fast as they are taken, and a flush is due.
         enough = monotonic() + VISIT_SECONDS
         while not self.finished and not self.full and (not took or monotonic() < enough):
@@ -273,11 +285,12 @@ class FrameTrack(_Track):
         """Whether it holds as much as it may before it is written."""
         return self._waiting_bytes >= BATCH_BYTES
 
-    def begin(self, file: Any, now: int, pack: str | None) -> None:
-        """Make its group and datasets, or find those of an earlier run."""
+    def begin(self, file: Any, now: int, pack: str | None) -> Iterator[None]:
+        """Make its group and datasets, or find those of an earlier run, step by step: rings are drained in between."""
         group = file.require_group(link_name(self.name))
         if self.stream is not None:
             self.attributes = attributes_of(self.stream)
+            yield
         for name, value in {"name": self.name, "kind": "frames", **self.attributes}.items():
             if value is not None:
                 group.attrs[name] = value
@@ -290,14 +303,18 @@ class FrameTrack(_Track):
                 ("type", "S8"),
             ):
                 _new(others, name, dtype)
+                yield
             for name in TYPES:
                 _new(others, name, name, chunk=FLAT_CHUNK, pack=pack)
+                yield
         if "data" not in group and self._waiting:
-            self._make_main(group, pack)
+            yield from self._make_main(group, pack)
         if "data" in group:
             self._main = _Table(group, ("data", *PER_FRAME))
+            yield
         others = group["varying"]
         self._varying = _Table(others, (*PER_FRAME, "offset", "count", "type"))
+        yield
         ends = others["offset"][:] + others["count"][:]
         kinds = others["type"][:]
         for name in TYPES:
@@ -307,7 +324,7 @@ class FrameTrack(_Track):
         self._new_run = any(first) or ("runs" in group and len(group["runs"]) > 0)
         self._begin(group, now, first)
 
-    def _make_main(self, group: Any, pack: str | None) -> None:
+    def _make_main(self, group: Any, pack: str | None) -> Iterator[None]:
         found = self._waiting[0]
         values = found.data
         tail = values.shape[1:] if isinstance(found, Block) else values.shape
@@ -320,6 +337,7 @@ class FrameTrack(_Track):
         _new(group, "data", values.dtype, tail, max(1, min(4096, most // row)), pack)
         for name, dtype in PER_FRAME.items():
             _new(group, name, dtype)
+            yield
 
     def commit(self, last: bool) -> None:
         """Write what is held."""
@@ -473,8 +491,8 @@ class RowTrack(_Track):
             self.finished = True
         return took
 
-    def begin(self, file: Any, now: int, pack: str | None) -> None:
-        """Make the group `scalars`, or find that of an earlier run and add the names it has not."""
+    def begin(self, file: Any, now: int, pack: str | None) -> Iterator[None]:
+        """Make the group `scalars`, or find that of an earlier run and add the names it has not; as of a FrameTrack."""
         group = file.require_group("scalars")
         group.attrs["kind"] = "rows"
         text = h5py_or_error().string_dtype()
@@ -483,6 +501,7 @@ class RowTrack(_Track):
             _new(group, "rows", RECORD_DTYPE, chunk=chunk, pack=pack)
             for name in ("names", "units"):
                 _new(group, name, text, chunk=64)
+            yield
         known = [n.decode() for n in group["names"][:]]
         fresh = [name for name in self.names if name not in known]
         for name, values in (("names", fresh), ("units", [self.units.get(n, "") for n in fresh])):

@@ -521,7 +521,8 @@ class Stream:
         It ends after `frames` or `seconds`, whichever is first, when the stream is closed, or by an exception, such as
         that of Ctrl-C; each time all that was received until then is in the file, and the file closed. (A closed stream
         drops what waits.) What the stream dropped because the disk was slow (its `depth` is what may wait) is in the
-        file's ledger. ``docs/recording.md`` tells the layout of the file. One thread writes, that of the caller; meanwhile nobody else should read the stream.
+        file's ledger. ``docs/recording.md`` tells the layout of the file.
+        One thread writes, that of the caller; meanwhile nobody else should read the stream.
 
         Parameters
         ----------

@@ -97,6 +97,7 @@ def recording(source: Any, path: Path, **options: Any) -> Iterator[threading.Thr
 def opened(name: str, **options: Any) -> epicsx.Stream:
     """A stream that has had its first frame."""
     options.setdefault("coherent", False)
+    options.setdefault("depth", 1000)  # a busy machine may be slow to write
     stream = epicsx.stream(name, **options).connect()
     wait_until(lambda: stream.ledger.received)
     return stream
@@ -325,7 +326,7 @@ def test_it_is_read_while_it_grows(waves: SoftIOC, tmp_path: Path) -> None:
             wait_until(partial(reached, 1))
             for upto in (20, 200):
                 feeder.put(*(np.full(100, i) for i in range(len(feeder.sent), upto)))
-                wait_until(partial(reached, upto), 5)  # without reopening it
+                wait_until(partial(reached, upto))  # without reopening it
             # nobody else may record into it
             with pytest.raises(BlockingIOError, match="open in another"):
                 opened(waves["w"]).to_hdf5(path, mode="a")
