@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from epicsx.testing import MotorIOC, PVSet, SoftIOC
+from epicsx.testing import AreaDetectorIOC, MotorIOC, PVSet, SoftIOC
+from epicsx.testing.areadetector import numbered_frame
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -77,6 +78,34 @@ def test_pool(ioc: SoftIOC, method: str) -> None:
     for i, name in enumerate(names):
         assert re.search(rf"^  \d+: {name} = {i}\b", out, re.MULTILINE), out
     assert "6 PVs by " in out
+
+
+def test_image_statistics() -> None:
+    repeater = int(os.environ["EPICS_CA_REPEATER_PORT"])
+    with AreaDetectorIOC(nelements=400, repeater_port=repeater) as ioc:
+        ioc.send(numbered_frame(1, (12, 20)))
+        env = {**os.environ, **ioc.env}
+        script = [sys.executable, "-u", str(EXAMPLES / "image_statistics.py"), ioc.image_prefix]
+        running = subprocess.Popen([*script, "5"], env=env, stdout=subprocess.PIPE, text=True)
+        try:
+            assert running.stdout is not None
+            lines = [running.stdout.readline()]  # it has the first: now it hears the others
+            ioc.play(
+                [numbered_frame(n, (12, 20)) for n in (2, 3, 6, 7)],
+                20.0,
+                unique_ids=[2, 3, 6, 7],
+            )
+            lines += running.communicate(timeout=50)[0].splitlines(keepends=True)
+        finally:
+            running.kill()
+            running.wait()
+    assert running.returncode == 0
+    out = "".join(lines)
+    first = numbered_frame(1, (12, 20))
+    assert f"<Image 1: 12 x 20 Mono uint8>: mean {first.mean():.2f}, min {first.min()}" in out
+    assert "<Image 6: 12 x 20 Mono uint8, 2 lost before>" in out
+    assert number(r"5 images, ([\d.]+) per second", out) > 1
+    assert "2 did not come, 0 were dropped, 0 of these not matched" in out
 
 
 # ------------------------------------------- records that EPICS base does not have
