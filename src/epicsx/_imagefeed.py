@@ -237,8 +237,8 @@ class Feed:
     def _renewed(self) -> None:
         """The connection was lost: what waits will not be matched. Under the lock.
 
-        The array and each PV beside it learn of the same loss by themselves, in any order, and the frames that the first
-        of them finds waiting are those from before it.
+        The array and each PV beside it learn of the same loss by themselves, in any order, and the frames that the
+        first of them finds waiting are those from before it.
         """
         now = time.monotonic()
         if now - self._renewed_at > 1.0:
@@ -496,10 +496,9 @@ class Feed:
     # ---- joining. All under the lock.
 
     def _known_mode(self) -> Mode | None:
+        said: dict[str, Any] = {key: self._latest.get(key, _DEFAULTS.get(key)) for key in FIELDS}
         try:
-            return Mode.of(
-                **{key: self._latest.get(key, _DEFAULTS.get(key)) for key in FIELDS},
-            )
+            return Mode.of(**said)
         except (CAError, TypeError):
             return None
 
@@ -516,12 +515,10 @@ class Feed:
         return None if found == (0, mode.elements) else found
 
     def _fits(self, piece: Piece, mode: Mode) -> bool:
-        size = piece.data.size
+        size, wanted = piece.data.size, mode.elements
         if mode.codec:
             # NDPluginStdArrays.cpp, arrayInterruptCallback: with the bytes of the uncompressed type
             wanted = mode.compressed_size // mode.data_type.dtype.itemsize + 1
-        else:
-            wanted = mode.elements
         if piece.band is not None:
             if self._band(mode) != piece.band:
                 return True  # _joined sees to it
@@ -578,8 +575,13 @@ class Feed:
             roi = Roi(0, None, roi.x0, roi.x1)
         self._push(
             Entry(
-                *(piece, mode, None if cut == "plugin" else roi),
-                *(joined.number, joined.by, lost, gap),
+                piece,
+                mode,
+                None if cut == "plugin" else roi,
+                number=joined.number,
+                by=joined.by,
+                lost=lost,
+                gap=gap,
             )
         )
 

@@ -387,19 +387,19 @@ def images(
 ) -> ImageStream:
     """An `ImageStream` of an area detector's frames, from the PVs of its NDPluginStdArrays.
 
-    Each image is the array joined with Dimensions_RBV, ColorMode_RBV, DataType_RBV and UniqueId_RBV of the same frame. A
-    frame for which that is not sure is dropped and counted (`ImageStream.unmatched`).
+    Each image is the array joined with Dimensions_RBV, ColorMode_RBV, DataType_RBV and UniqueId_RBV of the same frame.
+    A frame for which that is not sure is dropped and counted (`ImageStream.unmatched`).
 
     Parameters
     ----------
     prefix : str
         What the plugin's PVs begin with, such as ``'13SIM1:image1:'``.
     roi : (y0, y1) or (y0, y1, x0, x1)
-        The region wanted, in pixels, ends excluded, None for the far edge. The server's channel filter cuts the rows out
-        where they lie together, so that only they travel; else, and for the columns, this client does.
+        The region wanted, in pixels, ends excluded, None for the far edge. The server's channel filter cuts the rows
+        out where they lie together, so that only they travel; else, and for the columns, this client does.
     roi_plugin : str
-        The prefix of an NDPluginROI from which the image plugin has its frames, such as ``'13SIM1:ROI1:'``: it is told to
-        cut out `roi`, and left so at the end, for all clients.
+        The prefix of an NDPluginROI from which the image plugin has its frames, such as ``'13SIM1:ROI1:'``: it is told
+        to cut out `roi`, and left so at the end, for all clients.
     depth : int
         How many images may wait for the reader. As many more may be on their way to it.
     overflow : 'drop_oldest', 'drop_newest' or 'error'
@@ -449,7 +449,8 @@ def images(
         raise BadValueError(f"coherent is True, False or 'auto', not {coherent!r}")
     if lane not in ("auto", "default", "bulk"):
         raise BadValueError(f"lane is 'auto', 'default' or 'bulk', not {lane!r}")
-    if isinstance(patience, bool) or not isinstance(patience, (int, float)) or not patience > 0:
+    seconds: Any = patience
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
         raise BadValueError(f"patience is a number of seconds above 0, not {patience!r}")
     return ImageStream(
         Options(
