@@ -59,7 +59,7 @@ LEDGER_DTYPE = np.dtype(
 
 def h5py_or_error() -> Any:
     try:
-        import h5py
+        import h5py  # type: ignore[import-untyped, unused-ignore]
     except ImportError:
         raise ImportError("recording to HDF5 needs h5py: pip install 'epicsx[hdf5]'") from None
     return h5py
