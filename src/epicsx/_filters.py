@@ -121,6 +121,11 @@ def has_filters(name: str) -> bool:
     return _start(name) >= 0 or _has_subarray(name)
 
 
+def has_stamp_filter(name: str) -> bool:
+    """Whether `name` has the filter ``ts`` already; malformed filters raise BadValueError."""
+    return "ts" in _split(name)[1]
+
+
 def _has_subarray(front: str) -> bool:
     return front.endswith("]") and "[" in front.partition(".")[2]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _stream
@@ -44,7 +44,7 @@ class Recorder:
 
     Parameters
     ----------
-    names : sequence of str or Channel
+    names : str and Channel, any number
         The PVs.
     capacity : int
         Rows for which memory is taken at once; it grows as needed.
@@ -64,7 +64,7 @@ class Recorder:
 
     def __init__(
         self,
-        names: Sequence[str | Channel],
+        names: Iterable[str | Channel],
         *,
         capacity: int = 65536,
         max_events: int | None = None,
@@ -78,6 +78,13 @@ class Recorder:
                 raise BadValueError(f"{what} is a number of rows of at least 1, not {number!r}")
         if lane not in ("default", "bulk"):
             raise BadValueError(f"lane is 'default' or 'bulk', not {lane!r}")
+        names = list(names)
+        for each in names:
+            if isinstance(each, Channel) and each.filtered == "client":
+                raise BadValueError(
+                    f"a recorder of '{each.name}' would not pass the filters that this client applies for it",
+                    name=each.name,
+                )
         self._channels = [n if isinstance(n, Channel) else Channel(n) for n in names]
         #: The PVs' names; a row's ``source`` is an index into it.
         self.names: tuple[str, ...] = tuple(c.name for c in self._channels)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import _stream
 from ._channel import Channel
-from ._filters import filter_name
+from ._filters import filter_name, has_stamp_filter
 from .counts import Ledger
 from .enums import DBE, ECA
 from .errors import (
@@ -126,12 +126,9 @@ class Stream:
         reducer = None if reduce is None else as_reducer(reduce)
         if reducer is not None and block > 1:
             raise BadValueError("what a reducer makes comes one by one: block=1")
-        self._home = (
-            Channel(name)
-            if isinstance(name, str)
-            else Channel(name.name, priority=name._open().priority)
-        )
+        self._home = own_channel(name, "a stream")
         self._name = self._home.name
+        self._given = has_stamp_filter(self._name)  # the name itself asks for it: nothing to probe
         self._options = (depth, block, overflow, reducer)
         self._lane = "default" if lane == "default" else "bulk"
         self._wanted = coherent
@@ -148,9 +145,9 @@ class Stream:
         self._timer: threading.Timer | None = None
         self._asked = False
         self._watches: dict[asyncio.AbstractEventLoop, _Watch] = {}
-        if not coherent:
+        if self._given or not coherent:
             with self._lock:
-                self._open(self._name, False)
+                self._open(self._name, self._given)
         self._home.on_connection(_weakly(self, Stream._on_connection))
         if coherent is True and not _in_loop():
             try:
@@ -175,11 +172,13 @@ class Stream:
             return
         try:
             self._check_type()
-        except BadTypeError as error:
+            self._choose(channel)
+        except Exception as error:  # noqa: BLE001 - whoever reads shall hear of it, not the dispatcher
             self._fail(error)
-            return
+
+    def _choose(self, channel: Channel) -> None:
         with self._lock:
-            if self._closed or self._error is not None:
+            if self._closed or self._error is not None or self._given:
                 return
             if self._coherent:
                 self._probe()
@@ -651,6 +650,18 @@ def stream(name: str | Channel, **options: Any) -> Stream:
         For options that cannot be; a record of texts is told at the first read.
     """
     return Stream(name, **options)
+
+
+def own_channel(given: str | Channel, what: str) -> Channel:
+    """A handle of one's own on that PV."""
+    if not isinstance(given, Channel):
+        return Channel(given)
+    if given.filtered == "client":
+        raise BadValueError(
+            f"{what} of '{given.name}' would not pass the filters that this client applies for it",
+            name=given.name,
+        )
+    return Channel(given.name, priority=given._open().priority)
 
 
 def add_ledgers(a: Ledger, b: Ledger) -> Ledger:

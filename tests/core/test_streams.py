@@ -470,6 +470,33 @@ def test_auto_is_plain_for_large_arrays(w: SoftIOC) -> None:
         assert source.coherent is False
 
 
+def test_a_name_that_asks_for_the_filter_itself(w: SoftIOC) -> None:
+    with Channel(w["w"]) as channel:
+        channel.put(np.arange(1000.0), wait=True)
+    name = epicsx.filter_name(w["w"], slice=(0, 5), coherent=True)
+    for coherent in ("auto", True, False):
+        with stream(name, coherent=coherent) as source:
+            source.connect()
+            assert source.coherent is True
+            assert source.read(5.0).data.tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(BadValueError, match="JSON"):
+        stream(w["w"] + '.{"ts":')
+
+
+def test_a_filtered_channel_streams_filtered(w: SoftIOC, no_filters: PVSet) -> None:
+    with Channel(w["w"]) as channel:
+        channel.put(np.arange(1000.0), wait=True)
+        with channel[2:5] as part, part.stream() as source:
+            assert source.read(5.0).data.tolist() == [2, 3, 4]
+    with Channel("nofilter:w").connect(10.0) as channel:
+        with channel.filter(slice=(0, 2), client_side=True, timeout=10.0) as part:
+            assert part.filtered == "client"
+            with pytest.raises(BadValueError, match="this client applies"):
+                part.stream()
+            with pytest.raises(BadValueError, match="this client applies"):
+                epicsx.Recorder([part])
+
+
 def test_strictly_coherent(w: SoftIOC) -> None:
     with Channel(w["w"]) as channel:
         channel.put(np.arange(1000.0), wait=True)
