@@ -49,7 +49,6 @@ cdef class Core:
 cdef class Subscription:
     cdef readonly Core core             # the user's channel; None once closed
     cdef readonly Core events           # the one that carries the events: `core`, or its like in the bulk lane
-    cdef tuple due                      # how to open it when the channel connects
     cdef readonly str name
     cdef Context context
     cdef ex_handle *h
@@ -58,7 +57,9 @@ cdef class Subscription:
     cdef object __weakref__
     cdef int open_(self, Core home, int dbr_type, unsigned long count, long mask, size_t bound, bint latest,
                    bint queueing, str lane) except -1
-    cdef int open_due(self) except -1
+    cdef int take_place(self, Core core, int type, unsigned long count, long mask, size_t bound, bint latest,
+                        bint queueing, size_t limit) except -1
+    cdef int move(self) except -1
     cdef int close_(self) except -1
     cdef int deliver(self, ex_taken *t) except -1
     cdef ex_block *newest(self, int *fresh) noexcept

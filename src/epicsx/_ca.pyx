@@ -473,6 +473,11 @@ cdef class Core:
             if not self.listeners and self.context.generation == ex_generation_now():
                 ex_channel_set_news(self.ch, 0)
 
+    def tell(self, bint connected) -> None:
+        """Have those who listen here told of a connection elsewhere, by this channel's dispatcher."""
+        if self.context.alive_():
+            ex_channel_tell(self.ch, connected)
+
     def heard(self) -> list:
         """Those who listen, as strong references."""
         found = []
@@ -530,7 +535,7 @@ cdef class Core:
         if self.ch.type == STRING:
             return Control()
         if self.control_sub == NULL:
-            self.control_sub = ex_sub_get(self.ch, EX_CTRL_OF_NATIVE, 1, DBE.PROPERTY)
+            self.control_sub = ex_sub_get(self.ch, EX_CTRL_OF_NATIVE, 1, DBE.PROPERTY, 0)
             if self.control_sub == NULL:
                 raise MemoryError
         if not self.wait_on(self.control_sub, deadline):

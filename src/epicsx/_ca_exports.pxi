@@ -173,7 +173,8 @@ cdef void ring_ledger(ex_ring *ring, ex_ledger *out) noexcept:
 
 
 cdef void ring_end(ex_ring *ring, ex_ring *next) noexcept:
-    ex_ring_end(ring, next)
+    with nogil:
+        ex_ring_end(ring, next)
 
 
 cdef void ring_close(ex_ring *ring) noexcept:

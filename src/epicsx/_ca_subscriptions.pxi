@@ -37,55 +37,51 @@ cdef class Subscription:
 
     cdef int open_(self, Core home, int dbr_type, unsigned long count, long mask, size_t bound, bint latest,
                    bint queueing, str lane) except -1:
-        cdef ex_sub *sub
         cdef Core core
+        cdef size_t limit = 0
         check_mask(home.name, mask)
-        if lane == "auto" and home.ch.type < 0 and not home.context.lane.polled:
-            # How large its events are is known when it connects: then the dispatcher opens it (_on_core_connection).
-            self.core = home
-            self.context = home.context
-            self.name = home.name
-            self.due = (dbr_type, count, mask, bound, latest, queueing)
-            home.listen(self)
-            if home.ch.type >= 0:       # it connected meanwhile: its news may have passed
-                self.open_due()
-            return 0
         core = events_core(home, dbr_type, count, lane)
-        sub = ex_sub_get(core.ch, EX_TIME_OF_NATIVE if dbr_type == -1 else dbr_type, count, mask)
+        if core is home and lane == "auto" and home.context.name != "bulk" and not home.context.lane.polled:
+            limit = BULK_BYTES          # if that is exceeded when it first connects, the dispatcher calls `move`
+        self.core = home
+        self.name = home.name
+        return self.take_place(core, EX_TIME_OF_NATIVE if dbr_type == -1 else dbr_type, count, mask, bound, latest,
+                               queueing, limit)
+
+    cdef int take_place(self, Core core, int type, unsigned long count, long mask, size_t bound, bint latest,
+                        bint queueing, size_t limit) except -1:
+        """Have a handle on that channel. The GIL is not let go."""
+        cdef ex_handle *h
+        cdef ex_sub *sub = ex_sub_get(core.ch, type, count, mask, limit)
         if sub == NULL:
             raise MemoryError
-        self.core = home
-        self.events = core
-        self.context = core.context
-        self.name = core.name
-        self.h = ex_handle_new(sub, queueing, bound, latest, 1, <void *> self)
-        if self.h == NULL:
+        h = ex_handle_new(sub, queueing, bound, latest, 1, <void *> self)
+        if h == NULL:
             ex_sub_leave(sub)
             raise MemoryError
+        self.h = h
+        self.events = core
+        self.context = core.context
         return 0
 
-    cdef int open_due(self) except -1:
-        """Open what waited for the first connection, once."""
-        due = self.due
-        if due is None:
+    cdef int move(self) except -1:
+        """Its events would be large, and libca has not been asked for them: go on in the bulk lane. On the dispatcher."""
+        cdef ex_handle *old = self.h
+        cdef ex_sub *sub
+        cdef Core home = self.core
+        cdef Core core
+        if home is None or old == NULL or old.closed:
             return 0
-        self.due = None
-        self.core.unlisten(self)
-        dbr_type, count, mask, bound, latest, queueing = due
-        return self.open_(self.core, dbr_type, count, mask, bound, latest, queueing, "auto")
-
-    def _on_core_connection(self, connected, native_type):
-        # Thread: the dispatcher's of the default lane.
-        if connected:
-            self.open_due()
-
-    def _on_core_access(self, read, write):
-        pass
+        core = core_in(home, "bulk")    # may start the lane and let the GIL go: somebody may close it meanwhile
+        if self.h != old or old.closed:
+            return 0
+        sub = old.sub
+        self.take_place(core, sub.type, sub.count, sub.mask, old.max_events, old.latest, old.queueing, 0)
+        ex_handle_close(old)            # nothing has come by it
+        ex_handle_unref(old)
+        return 0
 
     cdef int close_(self) except -1:
-        if self.due is not None:
-            self.due = None
-            self.core.unlisten(self)
         if self.h != NULL and self.context.generation == ex_generation_now():
             ex_handle_close(self.h)
         if self.pinned:
@@ -113,10 +109,7 @@ cdef class Subscription:
         return 0
 
     cdef int set_queueing(self, bint queueing) except -1:
-        if self.due is not None:
-            self.due = self.due[:5] + (queueing,)
-        elif self.h != NULL:
-            ex_handle_set_queueing(self.h, queueing)
+        ex_handle_set_queueing(self.h, queueing)
         return 0
 
     def close(self) -> None:
@@ -133,7 +126,7 @@ cdef class Subscription:
     @property
     def closed(self) -> bool:
         """Whether it has been closed."""
-        return self.due is None and (self.h == NULL or self.h.closed != 0)
+        return self.h == NULL or self.h.closed != 0
 
     @property
     def latest(self) -> Sample | None:

@@ -228,6 +228,14 @@ static void post_news(ex_channel *ch, int kind, int a, int b)
         ch->news_serial = note->serial;
 }
 
+void ex_channel_tell(ex_channel *ch, int connected)
+{
+    ex_lock(&ch->lane->lock);
+    post_news(ch, EX_NOTE_CONNECTION, connected, ch->type);
+    post_news(ch, EX_NOTE_ACCESS, ch->reading, ch->writing);
+    ex_unlock(&ch->lane->lock);
+}
+
 /* Each circuit, and the name of its host, once per lane: thousands of channels share it. Lane lock held; let go for
  * memory. NULL without any. */
 static struct ex_circuit *intern_circuit(ex_lane *lane, const char *host, unsigned priority)

@@ -217,6 +217,10 @@ int ex_lane_take(ex_lane *lane, ex_taken *out)
         h->delivered++;
         break;
     }
+    case EX_NOTE_LARGE:
+        out->py = ((ex_handle *)note->subject)->py;
+        note_remove(lane, note);
+        break;
     case EX_NOTE_COMPLETION:
         out->py = ((ex_request *)note->subject)->py;
         note_remove(lane, note);
@@ -238,6 +242,7 @@ void ex_taken_done(ex_taken *t)
     ex_block_unref(t->block);
     switch (t->kind) {
     case EX_NOTE_VALUE:
+    case EX_NOTE_LARGE:
         ex_handle_unref((ex_handle *)t->subject);
         break;
     case EX_NOTE_COMPLETION:
@@ -283,12 +288,7 @@ void ex_log(ex_lane *lane, int level, const char *name, const char *text)
 
 /* ------------------------------------------------- subscriptions and handles */
 
-ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask)
-{
-    return ex_sub_for(ch, type, count, mask, NULL);
-}
-
-ex_sub *ex_sub_for(ex_channel *ch, int type, unsigned long count, long mask, ex_sink *sink)
+static ex_sub *sub_get(ex_channel *ch, int type, unsigned long count, long mask, size_t limit, ex_sink *sink)
 {
     ex_sub *fresh = (ex_sub *)calloc(1, sizeof *fresh);
     ex_sub *s;
@@ -296,7 +296,7 @@ ex_sub *ex_sub_for(ex_channel *ch, int type, unsigned long count, long mask, ex_
         return NULL;
     ex_lock(&ch->lane->lock);
     for (s = ch->subs; s; s = s->next)
-        if (s->type == type && s->count == count && s->mask == mask && !sink && !s->sink)
+        if (s->type == type && s->count == count && s->mask == mask && s->limit == limit && !sink && !s->sink)
             break;
     if (!s) {
         s = fresh;
@@ -305,6 +305,7 @@ ex_sub *ex_sub_for(ex_channel *ch, int type, unsigned long count, long mask, ex_
         s->type = type;
         s->count = count;
         s->mask = mask;
+        s->limit = limit;
         s->live_type = -1;
         s->last_status = ECA_NORMAL;
         s->sink = sink;
@@ -324,6 +325,46 @@ ex_sub *ex_sub_for(ex_channel *ch, int type, unsigned long count, long mask, ex_
     ex_unlock(&ch->lane->lock);
     free(fresh);
     return s;
+}
+
+ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask, size_t limit)
+{
+    return sub_get(ch, type, count, mask, limit, NULL);
+}
+
+ex_sub *ex_sub_for(ex_channel *ch, int type, unsigned long count, long mask, ex_sink *sink)
+{
+    return sub_get(ch, type, count, mask, 0, sink);
+}
+
+int ex_sub_tell_large(ex_sub *sub, int type)
+{
+    ex_lane *lane = sub->channel->lane;
+    unsigned long n = sub->channel->count;
+    ex_handle *h;
+    int told = 0;
+    if (sub->count && sub->count < n)
+        n = sub->count;
+    if (!sub->limit || sub->arrivals || n * ex_element_bytes(type) <= sub->limit)
+        return 0;
+    for (h = sub->handles; h; h = h->next) {
+        ex_note *note;
+        if (h->large_told)
+            continue;
+        if (!lane->free_notes && !ex_notes_reserve(lane, 1))
+            return 1;
+        /* the lock may have been let go: begin anew, if need be, when we are asked again */
+        for (h = sub->handles; h && h->large_told; h = h->next)
+            ;
+        if (!h)
+            break;
+        h->large_told = 1;
+        (void)ex_add(&h->refs, 1);
+        note = ex_note_new(lane, EX_NOTE_LARGE, h);
+        ex_note_append(lane, note);
+        told = 1;
+    }
+    return told ? -1 : 1;
 }
 
 size_t ex_subs_of(ex_channel *ch)
@@ -568,6 +609,8 @@ ex_handle *ex_handle_new(ex_sub *sub, int queueing, size_t max_events, int lates
     for (at = &sub->handles; *at; at = &(*at)->next)
         ;
     *at = h;                             /* at the end: who came first is told first */
+    if (!sub->live && sub->channel->state == EX_UP)
+        ex_channel_plan(sub->channel);   /* it connected between the look of who asks and now: it may be too large */
     if (replay && sub->fresh)
         handle_receive(lane, h, sub->newest, &f);
     ex_unlock(&lane->lock);

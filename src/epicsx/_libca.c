@@ -532,6 +532,11 @@ static int channel_step(ex_lane *lane, ex_channel *ch)
             return 1;
         }
         if (!s->live && wanted_type(s) >= 0 && ch->id) {
+            int large = ex_sub_tell_large(s, wanted_type(s));
+            if (large < 0)
+                return 1;
+            if (large)
+                continue;
             sub_begin(lane, ch, s, wanted_type(s));
             if (s->live)
                 return 1;                /* refused: on with the next; the reason is in the log */

@@ -74,6 +74,19 @@ class _Filtered:
         pass
 
 
+class _Teller:
+    """Passes the news of a large PV's channel in the default lane to the thread that delivers its values."""
+
+    def __init__(self, events: Core) -> None:
+        self.events = events
+
+    def _on_core_connection(self, connected: bool, native_type: int) -> None:
+        self.events.tell(connected)
+
+    def _on_core_access(self, read: bool, write: bool) -> None:
+        self.events.tell(self.events.connected)
+
+
 class PVConnection:
     """A PV's channel: found, connected, monitored, lost and found again."""
 
@@ -105,6 +118,7 @@ class PVConnection:
     _pinned = False
     _listens = False
     _heard: Core  # whose news are heard
+    _teller: _Teller | None = None  # who passes on those of the default lane
     _closed = False
     _forced: bool | None = None
 
@@ -123,6 +137,9 @@ class PVConnection:
         self._listens = True
         self._heard = events or self._core
         self._heard.listen(self)
+        if self._heard is not self._core:
+            self._teller = _Teller(self._heard)
+            self._core.listen(self._teller)
 
     def _pin(self, wanted: bool) -> None:
         # By a bound method: the context keeps a set, and PVs of one name are equal to one another.
@@ -197,6 +214,12 @@ class PVConnection:
 
     def _on_core_connection(self, connected: bool, native_type: int, at_once: bool = False) -> None:
         """Connection news, on the dispatcher or (`at_once`) in the constructor: users are told, then the PV is so."""
+        if (
+            connected
+            and self._teller is not None
+            and not (self._core.connected and self._heard.connected)
+        ):
+            return  # a large PV has two channels: it is connected when both are, and told so by the second
         with _settling:
             if self._told is connected or self._closed:
                 return
@@ -379,6 +402,9 @@ class PVConnection:
         if self._listens:
             self._listens = False
             self._heard.unlisten(self)
+            if self._teller is not None:
+                self._core.unlisten(self._teller)
+                self._teller = None
 
     # ------------------------------------------------------------- the monitor
 

@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 __all__ = ["Recorder"]
 
 NO_BOUND = 2**62
+MOST_AT_ONCE = 2**31
 
 
 def _is_count(number: object) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
+    return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= NO_BOUND
 
 
 class Recorder:
@@ -76,6 +77,10 @@ class Recorder:
         for what, number in (("capacity", capacity), ("max_events", max_events)):
             if number is not None and not _is_count(number):
                 raise BadValueError(f"{what} is a number of rows of at least 1, not {number!r}")
+        if capacity > MOST_AT_ONCE:
+            raise BadValueError(
+                f"a capacity is at most {MOST_AT_ONCE} rows at the start, not {capacity}"
+            )
         if lane not in ("default", "bulk"):
             raise BadValueError(f"lane is 'default' or 'bulk', not {lane!r}")
         names = list(names)

@@ -11,6 +11,7 @@
 #include "epicsx_dbr.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #define EPOCH_1990 631152000ll
@@ -30,11 +31,12 @@ typedef struct rec_sink {
     ex_sink sink;
     ex_recorder *rec;
     uint32_t source;
+    int told;                    /* the status of the last refusal that was logged */
 } rec_sink;
 
 static ex_rows *rows_new(size_t room)
 {
-    ex_rows *c = (ex_rows *)malloc(sizeof *c + (room - 1) * sizeof c->rows[0]);
+    ex_rows *c = room > SIZE_MAX / 64 ? NULL : (ex_rows *)malloc(sizeof *c + (room - 1) * sizeof c->rows[0]);
     if (c) {
         c->next = NULL;
         c->n = 0;
@@ -115,6 +117,19 @@ static void rec_lost(ex_sink *sink)
     ex_unlock(&rec->lock);
 }
 
+/* The server sends no number for it: a text that is none, or no read access. Told once, and again after a row. */
+static void rec_refused(ex_sink *sink, int status)
+{
+    rec_sink *s = (rec_sink *)sink;
+    ex_channel *ch = sink->sub->channel;
+    char text[120];
+    if (s->told == status)
+        return;
+    s->told = status;
+    snprintf(text, sizeof text, "the recorder gets no value from the server (ECA status %d)", status);
+    ex_log(ch->lane, 30, ch->name, text);
+}
+
 static void rec_counts(ex_sink *sink, ex_counts *out)
 {
     (void)sink;                          /* a recorder's ledger is its own: it is not split among the channels */
@@ -136,6 +151,7 @@ ex_sink *ex_recorder_sink(ex_recorder *rec, uint32_t source)
     s->sink.event = rec_event;
     s->sink.lost = rec_lost;
     s->sink.counts = rec_counts;
+    s->sink.refused = rec_refused;
     s->sink.destroy = rec_destroy;
     s->rec = rec;
     s->source = source;

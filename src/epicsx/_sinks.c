@@ -81,7 +81,8 @@ void ex_sink_close(ex_sink *sink)
 
 static ex_slab *slab_new(size_t room)
 {
-    ex_slab *slab = (ex_slab *)calloc(1, sizeof *slab + (room - 1) * sizeof slab->frames[0]);
+    ex_slab *slab = room > SIZE_MAX / 128 ? NULL
+                                          : (ex_slab *)calloc(1, sizeof *slab + (room - 1) * sizeof slab->frames[0]);
     if (slab)
         slab->room = room;
     return slab;
@@ -260,8 +261,9 @@ static void ring_single(ex_ring *r, const ex_event *e, ex_slab *slab)
 
 static ex_slab *slab_for(size_t room, int dbr_type, size_t count, size_t bytes)
 {
-    ex_slab *slab = slab_new(room);
-    if (!slab)
+    ex_slab *slab;
+    /* what does not fit is refused and counted like any frame for which there is no memory */
+    if ((bytes && room > (SIZE_MAX / 4) / bytes) || (count && room > UINT32_MAX / count) || !(slab = slab_new(room)))
         return NULL;
     slab->dbr_type = dbr_type;
     slab->count = count;
@@ -306,8 +308,8 @@ static void block_event(ex_ring *r, const ex_event *e)
         ex_unlock(&r->lock);
         fresh = slab_for(r->block, e->dbr_type, e->count, e->bytes);
         ex_lock(&r->lock);
-        if (!fresh || !fresh->block || r->closed) {
-            if (!r->closed)
+        if (!fresh || !fresh->block || r->closed || r->ended) {
+            if (!r->closed && !r->ended)
                 ring_refuse(r, e->bytes);
             if (fresh) {
                 fresh->next = fallen;
@@ -325,6 +327,8 @@ static void block_event(ex_ring *r, const ex_event *e)
     memcpy((char *)slab->block->values + slab->n * e->bytes, e->values, e->bytes);
     ex_lock(&r->lock);
     r->copying = 0;
+    if (r->closed || r->ended)           /* who ended it waits until we are out */
+        ex_broadcast(&r->cond);
     if (r->closed) {
         r->filling = NULL;
         slab->next = fallen;
@@ -366,12 +370,13 @@ static void reduced_event(ex_ring *r, const ex_event *e)
     slab = slab_for(1, DBR_TIME_DOUBLE, room, room * sizeof(double));
     if (slab && slab->block) {
         n = r->reduce(&f, r->state, (double *)slab->block->values, room);
-        if (n > (int)room)
+        if (n > 0 && (size_t)n > room)
             n = (int)room;
     }
     ex_lock(&r->lock);
     r->reducing = 0;
-    ex_broadcast(&r->cond);
+    if (r->closed || r->ended)           /* who ended it waits until we are out */
+        ex_broadcast(&r->cond);
     ex_unlock(&r->lock);
     if (slab && slab->block && n < 0) {  /* it wanted nothing of this frame */
         ex_lock(&r->lock);
@@ -558,10 +563,11 @@ void ex_ring_ledger(ex_ring *r, ex_ledger *out)
     ex_unlock(&r->lock);
 }
 
-/* The reducer and its state belong to whoever closes: it is not called any more when this returns. Ring lock held. */
-static void reducer_out(ex_ring *r)
+/* Libca's thread is out: a reducer and its state belong to whoever closes, and what it copied has been counted. Ring lock
+ * held. */
+static void producer_out(ex_ring *r)
 {
-    while (r->reducing)
+    while (r->reducing || r->copying)
         ex_wait(&r->cond, &r->lock, EX_FOREVER);
 }
 
@@ -573,11 +579,8 @@ void ex_ring_end(ex_ring *r, ex_ring *next)
         return;
     }
     r->ended = 1;
-    reducer_out(r);
-    if (r->copying)
-        r->cut = 1;
-    else
-        ring_publish(r);
+    producer_out(r);
+    ring_publish(r);
     next->next_index = r->next_index;
     next->lost_next = r->lost_next + !r->gap_next;
     next->gap_next = 1;
@@ -596,7 +599,7 @@ void ex_ring_close(ex_ring *r)
         return;
     }
     r->closed = 1;
-    reducer_out(r);
+    producer_out(r);
     ended = r->ended;
     r->l.dropped += r->waiting;
     r->waiting = 0;

@@ -18,6 +18,7 @@ REDUCER_SIGNATURE: bytes
 
 @final
 class Frame:
+    def __init__(self) -> None: ...
     @property
     def data(self) -> NDArray[Any]: ...
     @property
@@ -53,6 +54,7 @@ class Frame:
 
 @final
 class Block:
+    def __init__(self) -> None: ...
     @property
     def data(self) -> NDArray[Any]: ...
     @property
@@ -102,6 +104,7 @@ class Ring:
 
 @final
 class Reducer:
+    def __init__(self) -> None: ...
     @property
     def name(self) -> str: ...
 

@@ -51,6 +51,9 @@ cdef class Frame:
     cdef ex_frame f
     cdef object array
 
+    def __init__(self):
+        raise TypeError("frames come out of a stream")
+
     def __dealloc__(self):
         ex_block_unref(self.b)
 
@@ -145,6 +148,9 @@ cdef class Block:
     """(n,) int64: frames known to be missing right before each."""
     cdef readonly object gap
     """(n,) bool: whether the connection was lost before each."""
+
+    def __init__(self):
+        raise TypeError("blocks come out of a stream")
 
     def __len__(self):
         return len(self.timestamp_ns)
@@ -324,6 +330,9 @@ cdef class Reducer:
     cdef ex_reduce_args args
     cdef object keep
     cdef readonly str name
+
+    def __init__(self):
+        raise TypeError("epicsx.reducers makes them")
 
     def __repr__(self):
         return f"<Reducer {self.name}>"

@@ -34,6 +34,7 @@ from .errors import (
     BadValueError,
     CAError,
     CATimeoutError,
+    DisconnectedError,
     OverrunError,
     ServerError,
     from_status,
@@ -55,6 +56,7 @@ log = logging.getLogger("epicsx")
 COHERENT_BYTES = 256 * 1024
 """Up to so many bytes a frame ``coherent='auto'`` asks for the ``ts`` filter: the IOC keeps a copy of each frame that
 waits in its queue, which may hold some 100 events for each client."""
+MOST_FRAMES = 2**24
 PROBE_SECONDS = 2.0
 """How long a server may take to answer for a name with a filter, once it has answered for the plain one."""
 STRING = 0
@@ -117,10 +119,14 @@ class Stream:
             raise BadValueError(f"a block of {block} frames does not fit a depth of {depth}")
         if overflow not in _stream.OVERFLOWS:
             raise BadValueError(f"overflow is one of {_stream.OVERFLOWS}, not {overflow!r}")
-        if coherent not in (True, False, "auto"):
+        if not (coherent is True or coherent is False or coherent == "auto"):
             raise BadValueError(f"coherent is True, False or 'auto', not {coherent!r}")
         if lane not in ("auto", "default", "bulk"):
             raise BadValueError(f"lane is 'auto', 'default' or 'bulk', not {lane!r}")
+        if lane == "auto" and isinstance(name, Channel):
+            lane = name._lane
+        if int(mask) & ~15 or not int(mask):
+            raise BadValueError(f"a mask is a combination of DBE flags, not {mask!r}")
         if not _is_number(count, 0):
             raise BadValueError(f"a count is a number of elements, not {count!r}")
         reducer = None if reduce is None else as_reducer(reduce)
@@ -181,7 +187,10 @@ class Stream:
             if self._closed or self._error is not None or self._given:
                 return
             if self._coherent:
-                self._probe()
+                # Once it has answered for the filter it is not doubted any more: after a restart the two lanes may
+                # find it seconds apart.
+                if self._ring.core is not None and not self._ring.core.connects:
+                    self._probe()
             elif self._coherent is None and self._wanted is True:
                 self._open_coherent()
             elif self._coherent is None and not self._asked:
@@ -191,8 +200,14 @@ class Stream:
                     self._open(self._name, False)
                 else:
                     self._asked = True
-                    request = channel.get_async(timeout=PROBE_SECONDS)
-                    request.add_done_callback(_weakly(self, Stream._on_length))
+                    try:
+                        request = channel.get_async(timeout=PROBE_SECONDS)
+                    except CAError:  # it may not be read, or is gone again
+                        self._asked = False
+                        if channel.connected:
+                            self._open(self._name, False)
+                    else:
+                        request.add_done_callback(_weakly(self, Stream._on_length))
 
     def _check_type(self) -> None:
         if self._home.native_type == STRING:
@@ -205,8 +220,13 @@ class Stream:
         does not ask for it where the record is partly filled.
         """
         full = False
-        if request.exception(0) is None:
+        error = request.exception(0)
+        if error is None:
             full = request.result(0).count == self._home.count
+        elif isinstance(error, DisconnectedError):
+            with self._lock:
+                self._asked = False  # the next connection asks again
+            return
         with self._lock:
             self._asked = False
             if self._closed or self._error is not None or self._coherent is not None:
@@ -234,7 +254,7 @@ class Stream:
         with self._lock:
             self._timer = None
             ring = self._ring
-            if self._closed or not self._coherent or ring.core is None or ring.core.connected:
+            if self._closed or not self._coherent or ring.core is None or ring.core.connects:
                 return
             if not self._home.connected:
                 return  # the server went away meanwhile: its next connection asks again
@@ -292,9 +312,10 @@ class Stream:
         BadTypeError, ServerError
             The record has texts; the server has no ts filter, and ``coherent=True`` asked for it.
         """
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = _deadline(timeout)
         self._home.connect(timeout)
         self._check_type()
+        self._choose(self._home)  # here and now: the dispatcher may be our caller, or busy
         while not self._settled:
             left = 0.05 if deadline is None else min(0.05, deadline - monotonic())
             if left <= 0:
@@ -379,8 +400,15 @@ class Stream:
                 "the ledger counts what was refused",
                 name=self._name,
             )
-        if how == _stream.CLOSED and ring is self._ring:
+        if how == _stream.CLOSED and self._closed:
             raise CAError(f"the stream of '{self._name}' has been closed", name=self._name)
+        core = ring.core
+        if core is not None and core.state == 3:
+            raise DisconnectedError(
+                ECA.CHANDESTROY,
+                f"the channel of the stream of '{self._name}' has been cleared",
+                self._name,
+            )
         if self._error is not None:
             raise self._error
         status = ring.last_status
@@ -404,7 +432,7 @@ class Stream:
         CAError
             The stream has been closed, or Channel Access shut down.
         """
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = _deadline(timeout)
         while True:
             left = 0.05 if deadline is None else min(0.05, deadline - monotonic())
             found = self._poll(max(left, 0.0))
@@ -450,12 +478,12 @@ class Stream:
     async def aread(self, timeout: float | None = None) -> Any:
         """As ``read``, from a coroutine: the event loop goes on meanwhile."""
         loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time() + timeout
+        deadline = _deadline(timeout)
         while True:
             found = self._poll(0.0)
             if found is not None:
                 return found
-            left = None if deadline is None else deadline - loop.time()
+            left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
                 raise self._timed_out(timeout)
             await self._readable(loop, left)
@@ -470,6 +498,11 @@ class Stream:
                 await asyncio.sleep(0.005 if left is None else min(0.005, left))
                 return
             with self._lock:
+                if self._closed:
+                    fresh.end()
+                    return
+                for old in [each for each in self._watches if each.is_closed()]:
+                    self._watches.pop(old).end()
                 watch = self._watches[loop] = fresh
                 self._ring.watch(watch.writing.fileno())
         future: asyncio.Future[None] = loop.create_future()
@@ -681,8 +714,8 @@ def _is_number(number: object, least: int) -> bool:
 
 
 def _check_number(what: str, number: object) -> None:
-    if not _is_number(number, 1):
-        raise BadValueError(f"{what} is a number of frames of at least 1, not {number!r}")
+    if not _is_number(number, 1) or number > MOST_FRAMES:  # type: ignore[operator]
+        raise BadValueError(f"{what} is a number of frames from 1 to {MOST_FRAMES}, not {number!r}")
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -691,6 +724,14 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 def _in_loop() -> bool:
     return _running_loop() is not None
+
+
+def _deadline(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    if timeout != timeout:
+        raise BadValueError("a timeout is a number of seconds or None, not nan")
+    return monotonic() + timeout
 
 
 def _weakly(obj: Any, method: Any) -> Any:

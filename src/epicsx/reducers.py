@@ -24,6 +24,8 @@ from .errors import BadTypeError, BadValueError
 
 __all__ = ["Reducer", "custom", "decimate", "mean", "minmax", "roi_sum", "threshold"]
 
+MOST_RESULTS = 2**24
+_WITH_PYTHON = ctypes.pythonapi._FuncPtr._flags_ & ~ctypes.CDLL(None)._FuncPtr._flags_
 _FUNCTION: type[Any] = ctypes.CFUNCTYPE(None).__mro__[1]  # the class of all of ctypes' functions
 
 
@@ -93,8 +95,8 @@ def custom(function: Any, results: int = 1, state: Any = None) -> Reducer:
     BadValueError
         For a capsule or a cfunc of another signature.
     """
-    if not _is_number(results):
-        raise BadValueError(f"results is a number of at least 1, not {results!r}")
+    if not _is_number(results) or results > MOST_RESULTS:
+        raise BadValueError(f"results is a number from 1 to {MOST_RESULTS}, not {results!r}")
     address, name = _address_of(function)
     where = 0
     if isinstance(state, int) and not isinstance(state, bool):
@@ -127,7 +129,11 @@ def _address_of(function: Any) -> tuple[int, str]:
         return int(function.address), str(getattr(function, "native_name", "of numba"))
     if isinstance(function, _FUNCTION):
         # A function of a CDLL is of a class made by that library, and knows its name; one from CFUNCTYPE does not.
-        if kind.__qualname__.startswith("CDLL.__init__") and hasattr(function, "__name__"):
+        if (
+            kind.__qualname__.startswith("CDLL.__init__")
+            and hasattr(function, "__name__")
+            and not kind._flags_ & _WITH_PYTHON
+        ):
             address = ctypes.cast(function, ctypes.c_void_p).value
             if address:
                 return address, function.__name__

@@ -107,6 +107,39 @@ def test_a_subscription_that_waits_for_its_lane_may_be_closed(spare_ioc: Any) ->
         seen.clear()
 
 
+def test_a_busy_dispatcher_does_not_hold_up_a_new_subscription(w: SoftIOC) -> None:
+    """The keeper subscribes what is small, whoever is busy."""
+    release, entered = threading.Event(), threading.Event()
+
+    def slow(sample: Sample) -> None:
+        entered.set()
+        assert release.wait(30.0)
+
+    with Channel(w["x"]) as x:
+        x.subscribe(slow)
+        assert entered.wait(10.0)
+        with Channel(w["k"]) as k:
+            counting = k.subscribe(lambda sample: None)
+            wait_until(lambda: counting.stats.received > 3)
+            assert counting.latest is not None
+        release.set()
+
+
+def test_closed_while_it_moves(w: SoftIOC) -> None:
+    seen: list[Any] = []
+    for _ in range(20):
+        with Channel(w["big"]) as big:
+            subscription = big.subscribe(seen.append)
+            big.connect()
+            subscription.close()
+            assert subscription.closed
+            before = len(seen)
+            big.put(np.ones(5), wait=True)
+            big.get()
+            assert len(seen) == before
+    seen.clear()
+
+
 def test_clearing_the_channel_ends_both(w: SoftIOC) -> None:
     import epicsx.ca as ca
 

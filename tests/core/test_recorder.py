@@ -64,6 +64,15 @@ def test_what_is_no_double(w: SoftIOC) -> None:
         assert recorder.of(w["s"])["value"].tolist() == [12.5]
 
 
+def test_a_text_that_is_no_number_is_said(
+    spare_ioc: Callable[..., SoftIOC], caplog: pytest.LogCaptureFixture
+) -> None:
+    ioc = spare_ioc('record(stringout, "$(P)t") { field(VAL, "hello") }')
+    with Recorder([ioc["t"]]) as recorder:
+        wait_until(lambda: "the recorder gets no value" in caplog.text)
+        assert len(recorder) == 0
+
+
 def test_alarms_are_recorded(w: SoftIOC) -> None:
     with Recorder([w["h"]]) as recorder, Channel(w["h"]) as h:
         assert recorder.wait(1)
@@ -141,7 +150,13 @@ def test_waiting_ends_at_the_close(w: SoftIOC) -> None:
 def test_bad_input(w: SoftIOC) -> None:
     with pytest.raises(BadTypeError):
         Recorder(w["x"])
-    for options in ({"capacity": 0}, {"max_events": 0}, {"lane": "fast"}, {"mask": 0}):
+    for options in (
+        {"capacity": 0},
+        {"capacity": 2**62},
+        {"max_events": 0},
+        {"lane": "fast"},
+        {"mask": 0},
+    ):
         with pytest.raises(BadValueError):
             Recorder([w["x"]], **options)
     with Channel(w["x"]) as channel:

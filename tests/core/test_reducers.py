@@ -143,13 +143,22 @@ def test_a_numba_cfunc(w: SoftIOC) -> None:
 
 def test_what_is_no_reducer(library: ctypes.CDLL) -> None:
     kind = ctypes.CFUNCTYPE(ctypes.c_int)
-    for bad in (kind(lambda: 1), 12345, len, "mean", None, kind(("last_of", library))):
+    for bad in (
+        kind(lambda: 1),
+        12345,
+        len,
+        "mean",
+        None,
+        kind(("last_of", library)),
+        ctypes.pythonapi.PyList_New,
+    ):
         with pytest.raises(BadTypeError):
             reducers.custom(bad)
     with pytest.raises(BadTypeError, match="CFUNCTYPE"):
         stream("any", reduce=kind(lambda: 1))
     calls: list[Callable[[], Any]] = [
         lambda: reducers.custom(library.last_of, results=0),
+        lambda: reducers.custom(library.last_of, results=2**61),
         lambda: reducers.decimate(0),
         lambda: reducers.threshold(2, 1),
         lambda: reducers.threshold(float("nan"), 1),

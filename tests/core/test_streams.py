@@ -595,13 +595,65 @@ def test_strict_needs_a_server_that_can(no_filters: PVSet) -> None:
         {"count": -1},
         {"mask": 0},
         {"mask": 99},
+        {"coherent": 1},
+        {"block": 2**61, "depth": 2**61},
         {"reduce": epicsx.reducers.mean(), "block": 2},
     ],
 )
 def test_options_that_cannot_be(w: SoftIOC, options: dict[str, Any]) -> None:
-    options.setdefault("coherent", False)
     with pytest.raises(BadValueError):
         stream(w["w"], **options)
+
+
+def test_frames_are_not_made_by_hand() -> None:
+    for kind in (epicsx.Frame, epicsx.Block, epicsx.reducers.Reducer):
+        with pytest.raises(TypeError):
+            kind()
+
+
+def test_a_timeout_that_is_no_number(w: SoftIOC) -> None:
+    with stream(w["w"], coherent=False) as source:
+        with pytest.raises(BadValueError, match="nan"):
+            source.read(float("nan"))
+
+
+def test_a_cleared_channel_is_said(w: SoftIOC) -> None:
+    import epicsx.ca as ca
+
+    with stream(w["w"], coherent=False) as source:
+        source.read(5.0)
+        chid = ca.create_channel(w["w"], connect=True)
+        ca.clear_channel(chid)
+        with pytest.raises(CAError, match="cleared"):
+            for _ in source:
+                pass
+
+
+def test_a_coherent_stream_outlives_a_restart(spare_ioc: Callable[..., SoftIOC]) -> None:
+    full = 'record(waveform, "$(P)w") { field(FTVL, "DOUBLE") field(NELM, "10") }'
+    ioc = spare_ioc(full)
+    with stream(ioc["w"], coherent=True, timeout=20.0) as source:
+        source.read(20.0)
+        ioc.restart()
+        wait_until(lambda: source.ledger.disconnects == 1, 20.0)
+        frame = source.read(40.0)
+        assert frame.gap
+        assert source.coherent is True
+        del frame
+
+
+def test_a_coherent_stream_may_be_made_in_a_callback(w: SoftIOC) -> None:
+    found: list[object] = []
+
+    def make(sample: object) -> None:
+        if found:
+            return
+        with stream(w["w"], coherent=True, timeout=20.0) as source:
+            found.append(source.coherent)
+
+    with Channel(w["k"]) as channel, channel.subscribe(make):
+        wait_until(lambda: found, 30.0)
+    assert found == [True]
 
 
 def test_texts_are_no_frames(w: SoftIOC) -> None:
