@@ -68,8 +68,8 @@ def test_they_run_in_the_order_of_their_indices(ioc: SoftIOC) -> None:
     for index in (3, 1, 2):
         pv.add_callback(lambda cb_info, **kwds: order.append(cb_info[0]), index=index)
     pv.put(1.0 if pv.get() != 1.0 else 2.0)  # not + 1: another test may have left an infinity
-    wait_until(lambda: len(order) == 3)
-    assert order == [1, 2, 3]
+    wait_until(lambda: len(order) >= 3)  # more, if an earlier test's put arrives meanwhile
+    assert order[:3] == [1, 2, 3]
 
 
 def test_control_fields_come_once_asked_for(ioc: SoftIOC, calls: Any) -> None:

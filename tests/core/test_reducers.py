@@ -59,7 +59,7 @@ def results(w: SoftIOC, name: str, reduce: Any, values: np.ndarray[Any, Any]) ->
     with Channel(w[name]) as channel:
         channel.put(values, wait=True)
         with stream(w[name], reduce=reduce) as source:
-            return source.read(5.0).data.copy()
+            return source.read(20.0).data.copy()
 
 
 def test_those_that_ship_with_epicsx(w: SoftIOC) -> None:
@@ -78,10 +78,10 @@ def test_those_that_ship_with_epicsx(w: SoftIOC) -> None:
 
 def test_every_frame_has_its_result_and_stamp(w: SoftIOC) -> None:
     with Channel(w["w"]) as channel, stream(w["w"], reduce=reducers.mean()) as source:
-        source.read(5.0)
+        source.read(20.0)
         for number in range(10):
             channel.put(np.full(1000, float(number)), wait=True)
-            frame = source.read(5.0)
+            frame = source.read(20.0)
             assert frame.data.tolist() == [number]
             assert frame.timestamp_ns == channel.get().timestamp_ns
             assert frame.index == number + 1
@@ -108,7 +108,7 @@ def test_a_frame_of_which_nothing_is_wanted_counts_as_merged(
     with Channel(w["w"]) as channel, stream(w["w"], reduce=library.last_of) as source:
         wait_until(lambda: source.ledger.received == 1)
         channel.put(np.arange(3.0), wait=True)
-        assert source.read(5.0).data.tolist() == [2.0]
+        assert source.read(20.0).data.tolist() == [2.0]
         ledger = source.ledger
         assert (ledger.received, ledger.merged, ledger.delivered) == (2, 1, 1)
 
