@@ -12,6 +12,8 @@ import epicsx
 
 
 def main(prefix, images=10, seconds=10.0):
+    if images < 1:
+        sys.exit(f"a number of images of at least 1 is wanted, not {images}")
     with epicsx.images(prefix) as stream:
         begun = None
         for _ in range(images):

@@ -15,16 +15,22 @@ import epicsx
 
 
 def frames(group):
-    """Each frame of a PV's group in order, as (index, timestamp_ns, values)."""
+    """Each frame of a PV's group in order, as (run, index, timestamp_ns, values); `index` begins anew in each run."""
     found = []
+    runs = group["runs"][:]
     if "data" in group:  # frames of one type and length
-        rows = zip(group["index"][:], group["timestamp_ns"][:], strict=True)
-        found += [(i, ns, values) for (i, ns), values in zip(rows, group["data"], strict=False)]
+        index, stamps = group["index"][:], group["timestamp_ns"][:]
+        run = np.searchsorted(runs["first_row"], np.arange(len(stamps)), side="right") - 1
+        # data may have a row more than the others after a kill
+        found += zip(run, index, stamps, group["data"], strict=False)
     other = group["varying"]  # those of another one
-    columns = (other[name][:] for name in ("index", "timestamp_ns", "type", "offset", "count"))
-    for i, ns, kind, start, n in zip(*columns, strict=True):
-        found.append((i, ns, other[kind.decode()][start : start + n]))
-    return sorted(found, key=lambda frame: frame[0])
+    names = ("index", "timestamp_ns", "type", "offset", "count")
+    index, stamps, kinds, starts, counts = (other[name][:] for name in names)
+    run = np.searchsorted(runs["first_varying"], np.arange(len(stamps)), side="right") - 1
+    where = zip(kinds, starts, counts, strict=True)
+    values = (other[kind.decode()][start : start + n] for kind, start, n in where)
+    found += zip(run, index, stamps, values, strict=True)
+    return sorted(found, key=lambda frame: frame[:2])
 
 
 def main(name, path, seconds=5.0):
@@ -38,7 +44,7 @@ def main(name, path, seconds=5.0):
         run = group["runs"][-1]
         print(f"stored {noted['stored']} in {(run['end_ns'] - run['start_ns']) * 1e-9:.1f} s")
         found = frames(group)
-        for index, stamp, values in found[:3]:
+        for _, index, stamp, values in found[:3]:
             when = np.datetime64(int(stamp), "ns")
             mean = f"mean {values.mean():.6g}" if len(values) else "empty"
             print(f"  frame {index} of {when}: {len(values)} x {values.dtype}, {mean}")

@@ -16,35 +16,45 @@ Lifetime
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
-import struct
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic, sleep, time_ns
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from ._hdf5_tracks import FrameTrack, RowTrack, h5py_or_error
+from ._hdf5_files import (
+    FORMAT,
+    FORMAT_VERSION,
+    Lock,
+    check_content,
+    check_place,
+    check_target,
+    repair,
+)
+from ._hdf5_tracks import FrameTrack, RowTrack, ask_units, h5py_or_error
 from ._record import Recorder
 from ._streams import Stream
 from ._version import __version__
 from .counts import Ledger
 from .errors import BadTypeError, BadValueError, CAError
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["Progress", "Writer", "check_target", "record"]
 
-FORMAT = "epicsx recording"
-FORMAT_VERSION = 1
 LIBVER = ("v110", "latest")
 """SWMR needs the file format of HDF5 1.10; nothing newer, so that older readers can read."""
 
 FLUSH_SECONDS = 0.5
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_SUPERBLOCK = 48
+RELIEF_SECONDS = 0.01
+"""How often rings are looked at while the objects of a file are made."""
 
 
 class Progress(NamedTuple):
@@ -76,118 +86,6 @@ def lost_of(ledger: Ledger) -> int:
     return ledger.dropped + ledger.merged + ledger.disconnects
 
 
-# ---------------------------------------------------------- files of killed processes
-
-
-def _superblock(path: str) -> bytes:
-    """The superblock of a file of format 1.10, which has the flags; b"" of any other."""
-    with open(path, "rb") as file:
-        raw = file.read(_SUPERBLOCK)
-    known = len(raw) == _SUPERBLOCK and raw.startswith(_SIGNATURE) and raw[8] == 3 and raw[9] == 8
-    return raw if known else b""
-
-
-def _repair(path: str) -> None:
-    """Make a file that a killed process left open writable again, as ``h5clear --status --increment`` does."""
-    raw = _superblock(path)
-    if not raw or not raw[11]:
-        return
-    end = max(struct.unpack_from("<Q", raw, 28)[0], os.path.getsize(path))
-    fixed = raw[:11] + b"\0" + raw[12:28] + struct.pack("<Q", end) + raw[36:44]
-    with open(path, "r+b") as file:
-        file.write(fixed + struct.pack("<I", lookup3(fixed)))
-
-
-def lookup3(data: bytes) -> int:
-    """HDF5's checksum of metadata: Bob Jenkins' hashlittle."""
-    mask = 0xFFFFFFFF
-
-    def turned(x: int, by: int) -> int:
-        return (x << by | x >> (32 - by)) & mask
-
-    size = -(-len(data) // 12) * 12
-    words = struct.unpack(f"<{size // 4}I", data.ljust(size, b"\0"))
-    s = [(0xDEADBEEF + len(data)) & mask] * 3
-    for at in range(0, len(words), 3):
-        s = [(x + word) & mask for x, word in zip(s, words[at : at + 3], strict=True)]
-        if at + 3 == len(words):
-            break
-        for i, by in enumerate((4, 6, 8, 16, 19, 4)):
-            one, two, three = ((0, 2, 1), (1, 0, 2), (2, 1, 0))[i % 3]
-            s[one] = ((s[one] - s[two]) & mask) ^ turned(s[two], by)
-            s[two] = (s[two] + s[three]) & mask
-    for i, by in enumerate((14, 11, 25, 16, 4, 14, 24)):
-        one, two = ((2, 1), (0, 2), (1, 0))[i % 3]
-        s[one] = ((s[one] ^ s[two]) - turned(s[two], by)) & mask
-    return s[2]
-
-
-class _Lock:
-    """A shared lock on a file that is being written, so that no other recording begins in it; readers share it."""
-
-    def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            pass  # a file system without locks: HDF5's own flag has to do
-
-    def end(self) -> None:
-        os.close(self._fd)
-
-
-def _check_unused(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise BlockingIOError(
-            errno.EAGAIN, "the file is open in another process or recording", path
-        ) from None
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
-
-
-def check_target(path: str | os.PathLike[str], mode: str) -> None:
-    """Refuse what cannot be recorded into, before anything is written.
-
-    Raises
-    ------
-    BadValueError
-        A mode that is none; to be appended to, and no recording of ours.
-    FileExistsError, FileNotFoundError, IsADirectoryError
-        With ``'x'`` the file is there; its folder is not; it is a folder.
-    BlockingIOError
-        The file is open elsewhere.
-    """
-    h5py = h5py_or_error()
-    path = os.fspath(path)
-    if mode not in ("x", "w", "a"):
-        raise BadValueError(f"mode is 'x', 'w' or 'a', not {mode!r}")
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(errno.ENOENT, "no such folder", folder)
-    if os.path.isdir(path):
-        raise IsADirectoryError(errno.EISDIR, "it is a folder", path)
-    if not os.path.exists(path):
-        return
-    if mode == "x":
-        raise FileExistsError(errno.EEXIST, "the file is there already", path)
-    _check_unused(path)
-    if mode == "w":
-        return
-    if not h5py.is_hdf5(path):
-        raise BadValueError(f"cannot append to {path!r}: it is no HDF5 file")
-    raw = _superblock(path)
-    with h5py.File(path, "r", swmr=bool(raw and raw[11])) as file:
-        if not raw or file.attrs.get("format") != FORMAT:
-            raise BadValueError(f"cannot append to {path!r}: it is no recording of epicsx")
-        if file.attrs["format_version"] > FORMAT_VERSION:
-            raise BadValueError(f"cannot append to {path!r}: a newer epicsx made it")
-
-
 # ---------------------------------------------------------------------------------- file
 
 
@@ -209,17 +107,28 @@ class Writer:
         self._h5py = h5py_or_error()
         if compression not in (None, "gzip", "lzf"):
             raise BadValueError(f"compression is None, 'gzip' or 'lzf', not {compression!r}")
-        check_target(path, mode)
-        self.path = os.fspath(path)
+        self.path = check_place(path, mode)
         self._pack = compression
         self._file: Any = None
-        self._lock: _Lock | None = None
+        self._begun = False
+        self.failed = False
+        """Whether an error of the disk has ended it."""
         self.tracks: list[FrameTrack | RowTrack] = []
         self._start_ns = time_ns()
-        if mode == "a" and os.path.exists(self.path):
-            return
+        # Had from here until the file is closed, so that no other recording gets between.
+        self._lock: Lock | None = Lock(self.path, mode == "x")
+        try:
+            if mode == "a" and not self._lock.made:
+                check_content(self.path)
+            else:
+                self._make()
+        except BaseException:
+            self._lock.end(remove=True)
+            raise
+
+    def _make(self) -> None:
         # A disk that is full shall say so here, and not to HDF5 (see _abandon).
-        with open(self.path, "wb" if mode == "w" else "xb") as plain:
+        with open(self.path, "wb") as plain:
             plain.write(bytes(1 << 18))
         # Made and closed: whatever happens until the first frame, it is a whole file.
         with self._h5py.File(self.path, "w", libver=LIBVER, locking=False) as file:
@@ -231,8 +140,13 @@ class Writer:
 
     @property
     def begun(self) -> bool:
-        """Whether it is being written."""
-        return self._file is not None
+        """Whether frames and rows can be written."""
+        return self._begun
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing has begun yet, and nothing failed."""
+        return self._file is None and not self.failed
 
     @contextmanager
     def _disk(self) -> Iterator[None]:
@@ -251,7 +165,7 @@ class Writer:
         HDF5 would try again, at the close and at the end of the process, to write what it could not write, and crash.
         So it writes into memory that is forgotten.
         """
-        file, self._file = self._file, None
+        file, self._file, self._begun, self.failed = self._file, None, False, True
         if file is not None:
             void = os.memfd_create("epicsx")
             os.dup2(void, file.id.get_vfd_handle(), inheritable=False)
@@ -267,21 +181,41 @@ class Writer:
             self._lock.end()
             self._lock = None
 
-    def begin(self) -> None:
-        """Make all objects, and let others read from now on."""
+    def begin(self, over: Callable[[], bool] = lambda: False) -> None:
+        """Make all objects, and let others read from now on.
+
+        Once it is `over`, PVs that have not been found are left out: of many of them this takes long.
+        """
+        found = [t for t in self.tracks if isinstance(t, FrameTrack)]
+        homes = {t.name: t.stream._home for t in found if t.stream is not None}
+        units = ask_units(homes.values())
+        found = [t for t in found if t.name in homes]
+        for each in found:
+            each.units = units.get(each.name)
+        relieved = monotonic()
         with self._disk():
-            _repair(self.path)
-            # Without HDF5's lock: whoever looks at the file before its first frame would shut us out.
+            repair(self.path)
+            # Without HDF5's lock: it would be taken beside ours.
             self._file = self._h5py.File(
                 self.path, "r+", libver=LIBVER, locking=False, rdcc_nbytes=4 << 20
             )
             self._file.attrs["end_ns"] = np.int64(0)
-            for track in self.tracks:
+            # A copy: PVs are found meanwhile, and then belong to the recording all the same.
+            for track in list(self.tracks):
+                if over() and isinstance(track, FrameTrack) and track.stream is None:
+                    self.tracks.remove(track)
+                    continue
                 for _ in track.begin(self._file, self._start_ns, self._pack):
-                    for each in self.tracks:  # this takes long enough for a ring to overflow
-                        each.relieve()
+                    if (
+                        monotonic() - relieved >= RELIEF_SECONDS
+                    ):  # long enough for a ring to overflow
+                        for each in found:
+                            each.relieve()
+                        relieved = monotonic()
             self._file.swmr_mode = True
-            self._lock = _Lock(self.path)
+            if self._lock is not None:
+                self._lock.share()
+        self._begun = True
         self.flush()
 
     def commit(self, track: FrameTrack | RowTrack) -> None:
@@ -307,12 +241,17 @@ class Writer:
 
     def close(self) -> None:
         """Write the rest and close. Nothing, if it has been closed by an error of the disk."""
-        if not self.begun:
-            return
-        self.flush(last=True)
-        with self._disk():
-            self._file.close()
-            self._file = None
+        if self._begun:
+            self.flush(last=True)
+        self.release()
+
+    def release(self) -> None:
+        """Close the file as it is, if it is open, and let others record into it."""
+        file, self._begun = self._file, False
+        if file is not None:
+            with self._disk():
+                file.close()
+                self._file = None
         self._unlock()
 
 
@@ -369,6 +308,45 @@ class _Report:
             sys.stderr.flush()
 
 
+class _CtrlC:
+    """Ctrl-C as a wish to end: it does what it does, such as raise KeyboardInterrupt, at the end of the block.
+
+    So it comes neither between the taking of a frame and the writing, nor into the middle of the latter. The second
+    one, of somebody who does not want to wait, does it at once. In other threads than the main one it never comes.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        before = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is threading.main_thread() and callable(before):
+            try:
+                signal.signal(signal.SIGINT, self._note)
+                self._before = before
+            except ValueError:
+                pass  # a subinterpreter
+        return self
+
+    def _note(self, number: int, frame: object) -> None:
+        self.came = True
+        self._restore()
+
+    def _restore(self) -> None:
+        if signal.getsignal(signal.SIGINT) == self._note:
+            signal.signal(signal.SIGINT, self._before)
+
+    def __exit__(self, *exc: object) -> None:
+        if self._before is not None:
+            self._restore()
+            if self.came:
+                self._before(signal.SIGINT, None)
+
+    def stop(self) -> bool:
+        return self.came
+
+
 def record(
     writer: Writer,
     *,
@@ -382,10 +360,11 @@ def record(
     """Write the tracks of `writer` until each is finished, `seconds` are over, or `stop` says so; then close it.
 
     What was received until then is written, too. `first_wait`: so long at most it waits for a first frame of each
-    before the file is begun. `tick` is called at each flush.
+    before the file is begun. `tick` is called at each flush. Ctrl-C is the caller's (see _CtrlC).
     """
     report = _Report(progress)
     ending = False
+    end = None if seconds is None else monotonic() + seconds
 
     def drain(track: FrameTrack | RowTrack, wait: float) -> bool:
         try:
@@ -398,50 +377,52 @@ def record(
             on_error(track, error)
             return False
 
-    error: BaseException | None = None
+    def over() -> bool:
+        return stop() or (end is not None and monotonic() >= end)
+
     try:
-        _loop(writer, drain, report, seconds, first_wait, stop, tick)
-    except BaseException as caught:
-        error = caught
-        raise
+        _loop(writer, drain, report, end, first_wait, over, tick)
     finally:
         ending = True
         try:
             # After an error of the disk what is held cannot be written either.
-            if not isinstance(error, OSError) or isinstance(error, CAError):
-                if not writer.begun:
-                    writer.begin()
-                _finish(writer, drain)
+            if not writer.failed:
+                if writer.untouched:
+                    writer.begin(lambda: True)
+                if writer.begun:  # else it failed half-way
+                    _finish(writer, drain)
                 writer.close()
         finally:
-            report.tell(writer.tracks, last=True)
-            report.end()
+            try:
+                writer.release()  # there is something to do only after yet another exception
+            finally:
+                report.tell(writer.tracks, last=True)
+                report.end()
 
 
 def _loop(
     writer: Writer,
     drain: Callable[[FrameTrack | RowTrack, float], bool],
     report: _Report,
-    seconds: float | None,
+    end: float | None,
     first_wait: float | None,
-    stop: Callable[[], bool],
+    over: Callable[[], bool],
     tick: Callable[[], object] | None,
 ) -> None:
     tracks = writer.tracks
     began = flushed = monotonic()
-    end = None if seconds is None else began + seconds
-    while not stop() and not all(track.finished for track in tracks if track.decides):
+    while not over() and not all(track.finished for track in tracks if track.decides):
         now = monotonic()
-        if end is not None and now >= end:
-            break
-        left = 0.05 if end is None else min(0.05, end - now)
+        left = 0.05 if end is None else max(0.0, min(0.05, end - now))
         took = False
         for track in tracks:
             took |= drain(track, left if len(tracks) == 1 else 0.0)
+        if not took:  # one that fails does not wait itself
+            sleep(max(0.0, min(left, 0.005) - (monotonic() - now)))
         if not writer.begun:
             known = all(t.shape_known or t.finished for t in tracks)
             if known or (first_wait is not None and now - began >= first_wait):
-                writer.begin()
+                writer.begin(over)
                 flushed = now
         elif now - flushed >= FLUSH_SECONDS:
             writer.flush()
@@ -452,8 +433,6 @@ def _loop(
         else:
             for track in tracks:
                 writer.commit(track)
-        if not took and len(tracks) != 1:
-            sleep(0.005)
 
 
 def _finish(writer: Writer, drain: Callable[[FrameTrack | RowTrack, float], bool]) -> None:
@@ -485,17 +464,18 @@ def _to_hdf5(
     _check("frames", frames, whole=True)
     _check("seconds", seconds, whole=False)
     track: FrameTrack | RowTrack
-    if isinstance(source, Stream):
-        if source.closed:
-            raise CAError(f"the stream of '{source.name}' has been closed", name=source.name)
-        track = FrameTrack(source, frames)
-    else:
-        track = RowTrack(source.names, frames)
-        track.ask_units(source._channels)
-        track.add(source)
-    writer = Writer(path, mode, compression)
-    writer.tracks.append(track)
-    record(writer, seconds=seconds, progress=progress)
+    if isinstance(source, Stream) and source.closed:
+        raise CAError(f"the stream of '{source.name}' has been closed", name=source.name)
+    with _CtrlC() as ctrl_c:
+        if isinstance(source, Stream):
+            track = FrameTrack(source, frames)
+        else:
+            track = RowTrack(source.names, frames)
+            track.ask_units(source._channels)
+            track.add(source)
+        writer = Writer(path, mode, compression)
+        writer.tracks.append(track)
+        record(writer, seconds=seconds, stop=ctrl_c.stop, progress=progress)
     return track.ledger()
 
 

@@ -47,6 +47,8 @@ PER_FRAME = {
     "lost_before": "i8",
     "gap": "?",
 }
+PLACE = {"offset": "i8", "count": "i8", "type": "S8"}
+"""Where the values of a frame in `varying` are."""
 TYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
 """What Channel Access has of numbers."""
 RUN_DTYPE = np.dtype(
@@ -71,22 +73,28 @@ def link_name(name: str) -> str:
     return "%" + name if name in (".", "scalars") else name
 
 
-def units_of(channel: Channel) -> str | None:
-    """The units of a connected channel, if it has any and says so at once."""
-    if not channel.connected:
-        return None
+def ask_units(channels: Iterable[Channel], seconds: float = 2.0) -> dict[str, str]:
+    """The units of those that are connected, asked for all at once; "" of one that has none or does not say in time."""
+    asked = [channel for channel in channels if channel.connected]
+    for channel in asked:
+        _units(channel, 0.0)  # this sends the question
+    deadline = monotonic() + seconds
+    return {channel.name: _units(channel, max(0.0, deadline - monotonic())) for channel in asked}
+
+
+def _units(channel: Channel, timeout: float) -> str:
     try:
-        return channel.control(0.5).units or None
+        return channel.control(timeout).units or ""
     except CAError:
-        return None
+        return ""
 
 
-def attributes_of(stream: Stream) -> dict[str, Any]:
+def attributes_of(stream: Stream, units: str | None) -> dict[str, Any]:
     """What is known of a stream's PV."""
     home = stream._home
     native = home.native_type
     return {
-        "units": units_of(home),
+        "units": units or None,
         "native_type": None if native is None else native.name,
         "host": home.host or None,
     }
@@ -103,23 +111,31 @@ class _Grown:
         self._start = (0,) * (dataset.ndim - 1)
 
     def append(self, parts: Sequence[np.ndarray[Any, Any]]) -> None:
-        """Add the rows of these arrays, in order."""
+        """Add the rows of these arrays, in order; none of them counts until all are written."""
+        self.rows = self.write(self.rows, parts)
+
+    def write(self, row: int, parts: Sequence[np.ndarray[Any, Any]]) -> int:
+        """Write the rows of these arrays, in order, from `row` on; where they end.
+
+        What stands there already is of a write that was broken off: it is written over.
+        """
         dataset = self.dataset
-        dataset.resize(self.rows + sum(map(len, parts)), axis=0)
+        end = row + sum(map(len, parts))
+        if len(dataset) < end:  # never shrunk: it may be read meanwhile
+            dataset.resize(end, axis=0)
         for part in parts:
             at = 0
             while at < len(part):
-                n = min(self.chunk - self.rows % self.chunk, len(part) - at)
+                n = min(self.chunk - row % self.chunk, len(part) - at)
                 piece = part[at : at + n]
                 if n == self.chunk and not self.packed and piece.size:
                     # around HDF5's chunk cache: a third to a quarter of the time
-                    dataset.id.write_direct_chunk(
-                        (self.rows, *self._start), np.ascontiguousarray(piece)
-                    )
+                    dataset.id.write_direct_chunk((row, *self._start), np.ascontiguousarray(piece))
                 else:
-                    dataset[self.rows : self.rows + n] = piece
-                self.rows += n
+                    dataset[row : row + n] = piece
+                row += n
                 at += n
+        return row
 
 
 def _new(
@@ -142,7 +158,7 @@ def _new(
 
 
 class _Table:
-    """Datasets of one length: one row of each for each frame."""
+    """Datasets of one length: one row of each for each frame, at the same place in all of them."""
 
     def __init__(self, group: Any, names: Iterable[str]) -> None:
         self.columns = {name: _Grown(group[name]) for name in names}
@@ -154,11 +170,17 @@ class _Table:
         for column in self.columns.values():
             if column.rows != rows:
                 column.dataset.resize(rows, axis=0)
-                column.rows = rows
+        self.rows = rows
 
-    @property
-    def rows(self) -> int:
-        return self.columns["timestamp_ns"].rows
+    def write(self, columns: dict[str, Sequence[np.ndarray[Any, Any]]]) -> int:
+        """Write rows after the last one that counts. Where they end: `rows` once they are to count.
+
+        The stamps come last: what is broken off by an exception has left no row of theirs without its values.
+        """
+        stamps = columns.pop("timestamp_ns")
+        for name, parts in columns.items():
+            self.columns[name].write(self.rows, parts)
+        return self.columns["timestamp_ns"].write(self.rows, stamps)
 
 
 class _Track:
@@ -170,6 +192,7 @@ class _Track:
         self.finished = False
         self.decides = True  # the recording goes on until it is finished
         self.noted: Ledger | None = None
+        self._told: tuple[int, Ledger] | None = None
         self._owed: CAError | None = None
         self.stored = 0
         self.group: Any = None
@@ -188,11 +211,14 @@ class _Track:
         self._runs.append([np.array([(now, 0, *first)], RUN_DTYPE)])
 
     def note(self) -> None:
-        """Add the ledger of now."""
-        self.noted = ledger = self.ledger()
+        """Add the ledger of now, where it is another one than that of the last time."""
+        ledger = self.ledger()
+        if (self.stored, ledger) == self._told:
+            return
         known = [-1 if n is None else n for n in ledger]
         row = (self._run, time_ns(), self.stored, *known)
         self._ledger.append([np.array([row], LEDGER_DTYPE)])
+        self.noted, self._told = ledger, (self.stored, ledger)
 
     def end(self) -> None:
         """Write when the run ended."""
@@ -232,12 +258,14 @@ class FrameTrack(_Track):
         self.name = stream.name if stream is not None else name
         self.frames = frames
         self.attributes: dict[str, Any] = {}
+        self.units: str | None = None
         self.until: int | None = None  # no frame of a higher index is wanted
         self._waiting: list[Frame | Block] = []
         self._waiting_bytes = 0
         self._main: _Table | None = None
         self._varying: _Table | None = None
         self._flat: dict[str, _Grown] = {}
+        self._ends: dict[str, int] = {}  # of what counts in these
 
     @property
     def shape_known(self) -> bool:
@@ -261,9 +289,11 @@ class FrameTrack(_Track):
             try:
                 found = stream._poll(wait)
             except CAError:
-                if not stream.closed or stream._error is not None:
+                if stream._error is None and not stream.closed:
                     raise
-                self.finished = True
+                self.finished = True  # nothing comes any more
+                if stream._error is not None:
+                    raise
                 break
             if found is None:
                 break
@@ -289,42 +319,42 @@ class FrameTrack(_Track):
         """Make its group and datasets, or find those of an earlier run, step by step: rings are drained in between."""
         group = file.require_group(link_name(self.name))
         if self.stream is not None:
-            self.attributes = attributes_of(self.stream)
-            yield
+            self.attributes = attributes_of(self.stream, self.units)
         for name, value in {"name": self.name, "kind": "frames", **self.attributes}.items():
             if value is not None:
                 group.attrs[name] = value
-        if "varying" not in group:
-            others = group.create_group("varying")
-            for name, dtype in (
-                *PER_FRAME.items(),
-                ("offset", "i8"),
-                ("count", "i8"),
-                ("type", "S8"),
-            ):
+        # Each by itself: who was killed while this was made has left a part of it.
+        others = group.require_group("varying")
+        for name, dtype in (*PER_FRAME.items(), *PLACE.items()):
+            if name not in others:
                 _new(others, name, dtype)
                 yield
-            for name in TYPES:
+        for name in TYPES:
+            if name not in others:
                 _new(others, name, name, chunk=FLAT_CHUNK, pack=pack)
                 yield
         if "data" not in group and self._waiting:
-            yield from self._make_main(group, pack)
+            self._make_main(group, pack)
         if "data" in group:
+            for name, dtype in PER_FRAME.items():
+                if name not in group:
+                    _new(group, name, dtype)
+                    yield
             self._main = _Table(group, ("data", *PER_FRAME))
             yield
-        others = group["varying"]
-        self._varying = _Table(others, (*PER_FRAME, "offset", "count", "type"))
+        self._varying = _Table(others, (*PER_FRAME, *PLACE))
         yield
         ends = others["offset"][:] + others["count"][:]
         kinds = others["type"][:]
         for name in TYPES:
             mine = ends[kinds == name.encode()]
-            self._flat[name] = _Grown(others[name], int(mine[-1]) if len(mine) else 0)
+            self._flat[name] = _Grown(others[name])
+            self._ends[name] = int(mine[-1]) if len(mine) else 0
         first = (self._main.rows if self._main else 0, self._varying.rows)
         self._new_run = any(first) or ("runs" in group and len(group["runs"]) > 0)
         self._begin(group, now, first)
 
-    def _make_main(self, group: Any, pack: str | None) -> Iterator[None]:
+    def _make_main(self, group: Any, pack: str | None) -> None:
         found = self._waiting[0]
         values = found.data
         tail = values.shape[1:] if isinstance(found, Block) else values.shape
@@ -335,64 +365,63 @@ class FrameTrack(_Track):
         row = max(1, values.dtype.itemsize * int(np.prod(tail)))
         most = CHUNK_BYTES if pack is None else PACKED_CHUNK_BYTES
         _new(group, "data", values.dtype, tail, max(1, min(4096, most // row)), pack)
-        for name, dtype in PER_FRAME.items():
-            _new(group, name, dtype)
-            yield
 
     def commit(self, last: bool) -> None:
-        """Write what is held."""
+        """Write what is held. An exception leaves the file and what is held such that the next one goes on."""
         if not self._waiting or self._hold(last):
             return
-        items, self._waiting, self._waiting_bytes = self._waiting, [], 0
         if self._main is not None:
             data = self._main.columns["data"].dataset
             like, dtype = data.shape[1:], data.dtype
         else:
             like, dtype = None, None
-        start = 0
-        while start < len(items):  # runs of frames that belong to the same table
-            fits = _fits(items[start], like, dtype)
-            end = start + 1
+        while self._waiting:  # runs of frames that belong to the same table
+            items, end = self._waiting, 1
+            fits = _fits(items[0], like, dtype)
             while end < len(items) and _fits(items[end], like, dtype) == fits:
                 end += 1
-            (self._store_main if fits else self._store_varying)(items[start:end])
-            start = end
+            (self._store_main if fits else self._store_varying)(items[:end], items[end:])
 
     def _hold(self, last: bool) -> bool:
         """Whether to wait for more: a compressed chunk is written again only when what is new doubles it."""
         if last or self._main is None or self.full:
             return False
         data = self._main.columns["data"]
-        inside = data.rows % data.chunk
+        inside = self._main.rows % data.chunk
         ready = self.taken - self.stored
         return data.packed and ready < inside and inside + ready < data.chunk
 
-    def _columns(self, items: Sequence[Frame | Block]) -> dict[str, np.ndarray[Any, Any]]:
+    def _columns(self, items: Sequence[Frame | Block]) -> dict[str, Sequence[Any]]:
         if isinstance(items[0], Block):
             made = {n: np.concatenate([getattr(b, n) for b in items]) for n in PER_FRAME}
         else:
             made = {n: np.array([getattr(f, n) for f in items], t) for n, t in PER_FRAME.items()}
         if self._new_run:  # what came between two runs nobody knows
-            made["gap"][0], self._new_run = True, False
-        return made
+            made["gap"][0] = True
+        return {name: [column] for name, column in made.items()}
 
-    def _store_main(self, items: Sequence[Frame | Block]) -> None:
-        assert self._main is not None
+    # All columns are written at one place, and what follows the last of them has no call in it: no exception, be it
+    # of a signal, comes between. So rows count with all of their columns or not at all, and are held until they count.
+
+    def _store_main(self, items: list[Frame | Block], rest: list[Frame | Block]) -> None:
+        table = self._main
+        assert table is not None
         parts = [i.data if isinstance(i, Block) else i.data[None] for i in items]
         if len(parts) > 1 and parts[0][0].nbytes < SMALL_BYTES:
             parts = [np.concatenate(parts)]
         made = self._columns(items)
-        # Values first: a row of the others is there only where its values are.
-        self._main.columns["data"].append(parts)
-        for name, column in made.items():
-            self._main.columns[name].append([column])
-        self.stored += len(made["index"])
+        held = self._waiting_bytes - sum(item.data.nbytes for item in items)
+        stored = self.stored + len(made["index"][0])
+        end = table.write({"data": parts, **made})
+        table.rows = end
+        self._waiting, self._waiting_bytes, self.stored = rest, held, stored
+        self._new_run = False
 
-    def _store_varying(self, items: Sequence[Frame | Block]) -> None:
-        assert self._varying is not None
-        made = self._columns(items)
+    def _store_varying(self, items: list[Frame | Block], rest: list[Frame | Block]) -> None:
+        table = self._varying
+        assert table is not None
         flat: dict[str, list[np.ndarray[Any, Any]]] = {}
-        ends = {name: column.rows for name, column in self._flat.items()}
+        ends = dict(self._ends)
         where: list[tuple[int, int, str]] = []
         for item in items:
             for values in item.data if isinstance(item, Block) else (item.data,):
@@ -401,12 +430,16 @@ class FrameTrack(_Track):
                 where.append((ends[kind], values.size, kind))
                 ends[kind] += values.size
         for kind, parts in flat.items():
-            self._flat[kind].append([np.concatenate(parts)])
-        for name, column in made.items():
-            self._varying.columns[name].append([column])
-        for name, dtype, at in (("offset", "i8", 0), ("count", "i8", 1), ("type", "S8", 2)):
-            self._varying.columns[name].append([np.array([w[at] for w in where], dtype)])
-        self.stored += len(where)
+            self._flat[kind].write(self._ends[kind], [np.concatenate(parts)])
+        made = self._columns(items)
+        for (name, dtype), values in zip(PLACE.items(), zip(*where, strict=True), strict=True):
+            made[name] = [np.array(values, dtype)]
+        held = self._waiting_bytes - sum(item.data.nbytes for item in items)
+        stored = self.stored + len(where)
+        end = table.write(made)
+        table.rows = end
+        self._ends, self._waiting, self._waiting_bytes, self.stored = ends, rest, held, stored
+        self._new_run = False
 
 
 def _fits(item: Frame | Block, like: tuple[int, ...] | None, dtype: Any) -> bool:
@@ -443,11 +476,8 @@ class RowTrack(_Track):
             self._map()
 
     def ask_units(self, channels: Iterable[Channel]) -> None:
-        """Ask for the units of those that are connected, for 2 s at most in all."""
-        deadline = monotonic() + 2.0
-        for channel in channels:
-            if monotonic() < deadline:
-                self.units[channel.name] = units_of(channel) or ""
+        """Ask for the units of those that are connected, for 2 s at most."""
+        self.units.update(ask_units(channels))
 
     def _map(self) -> None:
         self._recorders = [
@@ -497,11 +527,11 @@ class RowTrack(_Track):
         group.attrs["kind"] = "rows"
         text = h5py_or_error().string_dtype()
         if "rows" not in group:
-            chunk = 8 * CHUNK_ROWS
-            _new(group, "rows", RECORD_DTYPE, chunk=chunk, pack=pack)
-            for name in ("names", "units"):
+            _new(group, "rows", RECORD_DTYPE, chunk=8 * CHUNK_ROWS, pack=pack)
+        for name in ("names", "units"):
+            if name not in group:
                 _new(group, name, text, chunk=64)
-            yield
+        yield
         known = [n.decode() for n in group["names"][:]]
         fresh = [name for name in self.names if name not in known]
         for name, values in (("names", fresh), ("units", [self.units.get(n, "") for n in fresh])):
@@ -525,6 +555,10 @@ class RowTrack(_Track):
         inside, ready = self._rows.rows % self._rows.chunk, self.taken - self.stored
         if self._rows.packed and not last and ready < inside and inside + ready < self._rows.chunk:
             return
-        parts, self._waiting = [np.concatenate(self._waiting)], []
-        self._rows.append(parts)
-        self.stored += len(parts[0])
+        parts = [np.concatenate(self._waiting)]
+        rest: list[np.ndarray[Any, Any]] = []
+        stored = self.stored + len(parts[0])
+        end = self._rows.write(self._rows.rows, parts)
+        # As of frames: no call from here on, so that rows count and are held no more at once.
+        self._rows.rows = end
+        self._waiting, self.stored = rest, stored

@@ -551,9 +551,10 @@ class Stream:
         """The ledger, after frames were written to an HDF5 file as they came; it can be read meanwhile (SWMR).
 
         It ends after `frames` or `seconds`, whichever is first, when the stream is closed, or by an exception, such as
-        that of Ctrl-C; each time all that was received until then is in the file, and the file closed. (A closed stream
-        drops what waits.) What the stream dropped because the disk was slow (its `depth` is what may wait) is in the
-        file's ledger. ``docs/recording.md`` tells the layout of the file.
+        that of Ctrl-C, which is raised once the file is closed; each time all that was received until then is in the
+        file, and the file closed. (A second Ctrl-C does not wait for that; a closed stream drops what waits.) What the
+        stream dropped because the disk was slow (its `depth` is what may wait) is in the file's ledger.
+        ``docs/recording.md`` tells the layout of the file.
         One thread writes, that of the caller; meanwhile nobody else should read the stream.
 
         Parameters
@@ -575,7 +576,7 @@ class Stream:
         Raises
         ------
         BadValueError
-            To be appended to, and no recording of epicsx: nothing has been written.
+            No regular file; to be appended to, and no recording of epicsx: nothing has been written.
         FileExistsError, BlockingIOError, OSError
             The file is there already; it is open elsewhere; it cannot be written.
         ImportError

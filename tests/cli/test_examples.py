@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -118,6 +119,19 @@ def test_recording(own_ioc: Callable[..., SoftIOC], tmp_path: Path) -> None:
         data = file[ioc["wave"]]["data"]
         assert len(data) > stored
         np.testing.assert_array_equal(np.diff(data[: int(stored)], axis=0), 1)
+        group = file[ioc["wave"]]
+        stamps = [*group["timestamp_ns"], *group["varying/timestamp_ns"]]
+        found = runpy.run_path(str(EXAMPLES / "recording.py"))["frames"](group)
+    assert [frame[0] for frame in found] == sorted(frame[0] for frame in found)
+    assert {int(frame[0]) for frame in found} == {0, 1}
+    assert [frame[2] for frame in found] == sorted(stamps)
+
+
+def test_image_statistics_of_no_image() -> None:
+    script = [sys.executable, str(EXAMPLES / "image_statistics.py"), "NO:", "0"]
+    result = subprocess.run(script, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "a number of images of at least 1 is wanted, not 0\n"
 
 
 READY = """

@@ -34,6 +34,8 @@ Exit codes:
   1    something was lost or may have been: a frame was dropped, a connection was lost,
        a PV was never found or refused to be read, the disk could not be written
   2    it could not begin: bad option, h5py missing, no place for the file, a PV of text
+  130  ended by Ctrl-C (143: by SIGTERM) before it began, and nothing is written; or by a
+       second Ctrl-C, and what was not written yet is lost
 """
 
 FIRST_SECONDS = 2.0
@@ -118,7 +120,8 @@ class _Signals:
     """Ctrl-C and SIGTERM as a wish to end; the second of a kind does what it always does."""
 
     def __init__(self) -> None:
-        self.came = False
+        self.came = 0
+        """The number of the first one."""
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -127,7 +130,7 @@ class _Signals:
         return self
 
     def _note(self, number: int, frame: object) -> None:
-        self.came = True
+        self.came = self.came or number
         signal.signal(number, self._before[number])
 
     def __exit__(self, *exc: object) -> None:
@@ -135,7 +138,7 @@ class _Signals:
             signal.signal(number, before)
 
     def stop(self) -> bool:
-        return self.came
+        return self.came != 0
 
 
 class _Recording:
@@ -143,15 +146,22 @@ class _Recording:
 
     def __init__(self, options: argparse.Namespace) -> None:
         from .._channel import Channel
+        from ..errors import CAError
 
         self.options = options
-        self.channels = [Channel(name) for name in dict.fromkeys(options.pvs)]
+        self.channels: list[Channel] = []
         self.late: list[Channel] = []
         self.arrays: dict[str, FrameTrack] = {}
         self.rows: RowTrack | None = None
         self.failed = False
         self._refused: set[str] = set()
         self._open: list[Any] = []
+        try:
+            for name in dict.fromkeys(options.pvs):
+                self.channels.append(Channel(name))
+        except CAError:
+            self.close()
+            raise
 
     def find(self, signals: _Signals) -> None:
         """Wait for the PVs, as long as the options say."""
@@ -248,21 +258,31 @@ def run(options: argparse.Namespace) -> int:
     """Record until the end and return the exit code."""
     if find_spec("h5py") is None:
         return _complain("h5py is not installed: pip install 'epicsx[hdf5]'")
-    from .._hdf5 import check_target
+    from .._hdf5_files import check_target
+    from ..errors import CAError
 
     mode = "a" if options.append else "w" if options.overwrite else "x"
     try:
         check_target(options.output, mode)
-    except FileExistsError:
-        return _complain(f"{options.output} is there already: --append or --overwrite")
     except (OSError, ValueError) as error:
-        return _complain(f"{options.output}: {_told(error)}")
+        return _refuse(options.output, error)
     with _Signals() as signals:
-        recording = _Recording(options)
+        try:
+            recording = _Recording(options)
+        except CAError as error:
+            return _complain(error)
         try:
             return _record(options, mode, recording, signals)
+        except KeyboardInterrupt:
+            return _complain("interrupted: what was not written yet is lost", 130)
         finally:
             recording.close()
+
+
+def _refuse(path: str, error: OSError | ValueError) -> int:
+    if isinstance(error, FileExistsError):
+        return _complain(f"{path} is there already: --append or --overwrite")
+    return _complain(f"{path}: {_told(error)}")
 
 
 def _record(
@@ -272,6 +292,8 @@ def _record(
     from ..errors import CAError
 
     recording.find(signals)
+    if signals.came:
+        return 128 + signals.came
     if texts := recording.texts():
         return _complain(f"{', '.join(texts)}: text, and only numbers are recorded")
     if recording.late:
@@ -282,7 +304,7 @@ def _record(
     try:
         writer = Writer(options.output, mode, options.compression)
     except (OSError, ValueError) as error:
-        return _complain(f"{options.output}: {_told(error)}")
+        return _refuse(options.output, error)
     writer.tracks += recording.tracks()
     try:
         record(
