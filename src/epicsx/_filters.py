@@ -126,6 +126,19 @@ def has_stamp_filter(name: str) -> bool:
     return "ts" in _split(name)[1]
 
 
+def takes_slice(name: str) -> bool:
+    """Whether `name` stands for elements of an array: for whoever writes, as an IOC writes them to the array's start.
+
+    In doubt it does: an IOC also takes filters that are no strict JSON.
+    """
+    try:
+        front, filters = _split(name)
+    except BadValueError:
+        text = name[_start(name) :]
+        return "arr" in text or "\\" in text or _has_subarray(name[: _start(name)])
+    return "arr" in filters or _has_subarray(front)
+
+
 def _has_subarray(front: str) -> bool:
     return front.endswith("]") and "[" in front.partition(".")[2]
 

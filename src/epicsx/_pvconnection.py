@@ -462,7 +462,9 @@ class PVConnection:
         if delta is None or _filters.has_filters(self.pvname):
             return None
         if core.count == 1 and core.native_type in (dbr.FLOAT, dbr.DOUBLE) and 0 < delta < 1e300:
-            name = _filters.filter_name(self.pvname, deadband=delta)
+            name = _filters.filter_name(
+                self.pvname, deadband=float(delta)
+            )  # a Decimal is good, too
             self._filtered = _Filtered(self, _ca.core(name))
         return self._filtered
 

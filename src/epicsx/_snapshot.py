@@ -23,8 +23,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
-from . import _bulk, _ca
-from ._channel import Channel, _as_connected, _deadline, _left
+from . import _bulk, _ca, _filters
+from ._channel import Channel, _as_connected, _ClientFiltered, _deadline, _left
 from ._snapshot_file import Row, plain, read, write
 from .enums import Severity, Status
 from .errors import AccessError, BadTypeError, BadValueError, CATimeoutError, timed_out
@@ -83,10 +83,37 @@ def _failures(errors: dict[str, BaseException]) -> str:
     return f"; {len(errors)} failed ({told})"
 
 
+def _seconds(timeout: Any) -> float | None:
+    """A time-out, if it is one."""
+    if timeout is None:
+        return None
+    try:
+        if isinstance(timeout, (str, bytes)):  # float() takes these
+            raise TypeError
+        seconds = float(timeout)
+    except (TypeError, ValueError, OverflowError):
+        kind = type(timeout).__name__
+        raise BadTypeError(f"a timeout is a number of seconds or None, not {kind}") from None
+    if math.isnan(seconds):
+        raise BadValueError("a timeout is a number of seconds or None, not NaN")
+    return seconds
+
+
+def _core(name: str, priority: int = 0) -> Core:
+    try:
+        return _ca.core(name, priority)
+    except (BadValueError, UnicodeEncodeError) as error:
+        shown = f"{name[:60]!r}{'...' if len(name) > 60 else ''}"
+        raise BadValueError(f"{shown} is no PV name: {error}", name=name) from None
+
+
 class _Source:
     """The channels behind snapshots of the same names, in their order."""
 
-    __slots__ = ("__weakref__", "channels", "cores", "failed", "items", "names", "targets")
+    __slots__ = (
+        *("__weakref__", "channels", "cores", "failed", "items", "names", "nameless", "targets"),
+        "valid",
+    )
 
     def __init__(self, items: tuple[Any, ...]) -> None:
         for item in items:
@@ -97,9 +124,17 @@ class _Source:
                 )
         self.items = items
         self.channels = [item for item in items if isinstance(item, Channel)]
-        self.cores: list[Core] = []
+        for channel in self.channels:
+            if isinstance(channel, _ClientFiltered) and "arr" in channel._filters:
+                # A row would have the name of the whole array: restored, it would overwrite that with the slice.
+                raise BadValueError(
+                    f"'{channel.name}': a slice that is made on the client cannot be in a snapshot, whose rows are "
+                    "what their names stand for; give the whole channel and slice its value",
+                    name=channel.name,
+                )
+        # str(): the core takes no subclass, such as numpy's
+        self.names = tuple(i.name if isinstance(i, Channel) else str(i) for i in items)
         self._renew()
-        self.names = tuple(core.name for core in self.cores)
         # severity and status of what has failed, made once
         self.failed = (
             np.full(len(items), Severity.INVALID, np.int16),
@@ -107,9 +142,20 @@ class _Source:
         )
 
     def _renew(self) -> None:
-        # str(): the core takes no subclass, such as numpy's
-        self.cores = [i._open() if isinstance(i, Channel) else _ca.core(str(i)) for i in self.items]
+        found: list[Core | None] = []
+        self.nameless: dict[int, BadValueError] = {}
+        for row, (item, name) in enumerate(zip(self.items, self.names, strict=True)):
+            try:
+                found.append(item._open() if isinstance(item, Channel) else _core(name))
+            except BadValueError as error:
+                found.append(None)
+                self.nameless[row] = error
+        # Rows without a channel have that of another one in `cores`, so that rows stay rows; they are never read.
+        other = next((core for core in found if core is not None), None)
+        self.cores: list[Core] = [] if other is None else [core or other for core in found]
         self.targets = _bulk.Targets(self.cores)
+        # the rows to read; None is all of them, which is faster
+        self.valid = [row for row, core in enumerate(found) if core] if self.nameless else None
 
     def _usable(self) -> list[Core]:
         for channel in self.channels:
@@ -120,19 +166,20 @@ class _Source:
 
     def take(self, timeout: float | None) -> Snapshot:
         """A snapshot, all of it under one deadline."""
+        timeout = _seconds(timeout)
         deadline = _deadline(timeout)
         taken = time_ns()
         cores = self._usable()
-        n = len(cores)
+        n = len(self.names)
         values: list[Any] = [None] * n
         stamps = np.zeros(n, np.int64)
         severity, status = self.failed[0].copy(), self.failed[1].copy()
         ok = np.zeros(n, np.bool_)
-        failed: dict[int, BaseException] = {}
+        failed: dict[int, BaseException] = dict(self.nameless)
 
         # What is connected is asked at once, what is not as soon as it is; and the answers are awaited at the end. So
         # nobody waits for a name that does not exist, nor a late one for a server that does not answer.
-        readings = [_bulk.Reading(self.targets)]
+        readings = [_bulk.Reading(self.targets, self.valid)]
         missing = readings[0].missing
         if any(cores[row].state == _CLOSED for row in missing):  # by epicsx.ca, for everybody
             self._renew()
@@ -181,6 +228,8 @@ def _source(names: Iterable[str | Channel]) -> _Source:
         near = _same_objects.get(key)
         if near is not None and _bulk.identical(names, near.items):
             return near
+    if not isinstance(names, Iterable):
+        raise BadTypeError(f"a list of names is wanted, not {type(names).__name__}")
     items = tuple(names)
     try:
         found = _sources.get(items)
@@ -212,8 +261,11 @@ def snapshot(names: Iterable[str | Channel], *, timeout: float | None = 5.0) -> 
 
     Raises
     ------
-    BadTypeError, BadValueError
-        For what cannot be a PV's name.
+    BadTypeError
+        For what is neither a text nor a Channel. A text that cannot be a PV's name, such as an empty one, is a row that
+        could not be read.
+    BadValueError
+        For a Channel whose slice is made here (``client_side=True``); for a NaN as `timeout`.
     CAError
         A Channel has been closed.
     """
@@ -396,13 +448,13 @@ class Snapshot:
         pa = _extra("pyarrow", "arrow")
         return pa.table(
             {
-                "name": pa.array(self.name, pa.string()),
+                "name": pa.array(map(_utf8, self.name), pa.string()),
                 "value": self._arrow_values(pa),
                 "timestamp_ns": self.timestamp_ns,
                 "severity": self.severity,
                 "status": self.status,
                 "ok": self.ok,
-                "error": pa.array(self._error_texts(), pa.string()),
+                "error": pa.array(map(_utf8, self._error_texts()), pa.string()),
             }
         )
 
@@ -497,6 +549,11 @@ def _extra(module: str, extra: str) -> Any:
         raise ImportError(f"{module} is missing: pip install 'epicsx[{extra}]'") from error
 
 
+def _utf8(text: str | None) -> str | None:
+    """A name, or what an error tells of it, as Arrow can hold it: a lone surrogate is escaped."""
+    return text and text.encode("utf-8", "backslashreplace").decode()
+
+
 def _kind(value: Any) -> str:
     """What a value is, as `to_arrow` calls it; empty for None."""
     if value is None:
@@ -535,7 +592,9 @@ def restore(
     """What became of putting the values of a snapshot back, for each PV: all with one flush under one deadline.
 
     Enums are written by index, arrays with as many elements as were read. What has no value in the snapshot is not
-    written and is among the errors, as is what the server refuses. May be called from any thread, also from callbacks.
+    written and is among the errors, as is what the server refuses. So are slices of arrays, by a filter
+    (``channel[2:5]``) or as ``REC.VAL[2:4]``: an IOC would write them to the start of the array. May be called from any
+    thread, also from callbacks.
 
     Parameters
     ----------
@@ -552,24 +611,32 @@ def restore(
     Raises
     ------
     BadTypeError, BadValueError
-        It is no snapshot; or `only` has a name that the snapshot has not. Nothing has been written.
+        It is no snapshot; `timeout` is no number; or `only` is no list of names, or has one that the snapshot has not.
+        Nothing has been written.
     """
     if not isinstance(snapshot, Snapshot):
         raise BadTypeError(f"a Snapshot is wanted, not {type(snapshot).__name__}")
+    timeout = _seconds(timeout)
     rows = snapshot._index()
     wanted = dict.fromkeys(snapshot.name)  # of a name that was given twice the first row
     if only is not None:
-        if isinstance(only, (str, bytes)):
-            raise BadTypeError("only= is a list of names, not one name")
-        chosen = set(only)
-        unknown = sorted(map(str, chosen - wanted.keys()))
+        if isinstance(only, (str, bytes)) or not isinstance(only, Iterable):
+            raise BadTypeError(f"only= is a list of names, not {type(only).__name__}")
+        given = list(only)
+        for each in given:
+            if not isinstance(each, str):
+                raise BadTypeError(
+                    f"only= is a list of names; one is of type {type(each).__name__}"
+                )
+        chosen = set(given)
+        unknown = sorted(chosen - wanted.keys())
         if unknown:
             more = ", ..." if len(unknown) > 10 else ""
             raise BadValueError(f"not in the snapshot: {', '.join(unknown[:10])}{more}")
         wanted = {name: None for name in wanted if name in chosen}
 
     failed: dict[str, BaseException] = {}
-    names, values = [], []
+    names, values, cores = [], [], []
     for name in wanted:
         value = snapshot.value[rows[name]]
         if not snapshot.ok[rows[name]]:
@@ -578,15 +645,19 @@ def restore(
         elif _lossy(value):
             why = f"the text of '{name}' could not be decoded when it was read, and would come back changed"
             failed[name] = BadValueError(why, name=name)
+        elif _filters.takes_slice(
+            name
+        ):  # as Channel.put does, but by the name: a file has no Channels
+            why = f"put to '{name}': a slice is for reading; an IOC would write it to the start of the array"
+            failed[name] = BadValueError(why, name=name)
         else:
+            try:
+                cores.append(_channel(snapshot._source, rows[name], name))
+            except BadValueError as error:
+                failed[name] = error
+                continue
             names.append(name)
             values.append(value)
-
-    if snapshot._source is not None:
-        known = snapshot._source.cores
-        cores = [_living(known[rows[name]]) for name in names]
-    else:
-        cores = [_ca.core(name) for name in names]
 
     def put(ready: list[int], left: float | None) -> list[Any]:
         return _bulk.put_all([cores[i] for i in ready], [values[i] for i in ready], wait, left)
@@ -597,10 +668,13 @@ def restore(
     return Restored([name for name in wanted if name not in failed], errors)
 
 
-def _living(core: Core) -> Core:
-    """The channel, or a new one of its name where it has been closed or is of another process."""
+def _channel(source: _Source | None, row: int, name: str) -> Core:
+    """The channel of a row, or a new one where there is none, or it has been closed or is of another process."""
+    if source is None or row in source.nameless:
+        return _core(name)
+    core = source.cores[row]
     usable = core.context.alive and core.state != _CLOSED
-    return core if usable else _ca.core(core.name, core.priority)
+    return core if usable else _core(core.name, core.priority)
 
 
 def _lossy(value: Any) -> bool:

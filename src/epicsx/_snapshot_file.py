@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,7 +93,16 @@ def lines(snap: Snapshot) -> Iterator[str]:
 
 def write(path: Path, snap: Snapshot) -> None:
     """Write the file; what is there is replaced when the new one is complete."""
-    path = path.resolve()
+    try:
+        _write(Path(os.path.realpath(path)), snap)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # Which file is meant is not told by a full disk, and the draft's name is nobody's business.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write(path: Path, snap: Snapshot) -> None:
     try:
         plain_file = stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:
@@ -101,14 +111,20 @@ def write(path: Path, snap: Snapshot) -> None:
         with open(path, "w", encoding="utf-8") as file:
             file.writelines(lines(snap))
         return
-    draft = path.with_name(f".{path.name[:200]}.{os.getpid()}")
-    try:
-        with open(draft, "x", encoding="utf-8") as file:
+    # Not by tempfile, whose files are for their owner alone: this one gets the permissions of any new file.
+    draft = path.with_name(f".epicsx-snapshot.{secrets.token_hex(8)}")
+    with open(draft, "x", encoding="utf-8") as file:
+        try:
             file.writelines(lines(snap))
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+            file.flush()
+            os.fsync(
+                file.fileno()
+            )  # else a crash of the host may leave an empty file in place of the old one
+            file.close()
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
 
 
 # ------------------------------------------------------------------- reading
@@ -250,12 +266,23 @@ def read(
     )
 
 
+def _is_text(name: str) -> bool:
+    """Whether it can be sent: a lone surrogate cannot, but for those that stand for bytes that were no UTF-8."""
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _row(line: dict[str, Any]) -> Row:
     name, ok = line.get("name"), line.get("ok")
-    if not isinstance(name, str) or not name:
-        raise _Wrong("no name")
     if not isinstance(ok, bool):
         raise _Wrong("no ok")
+    # What was no PV's name when the snapshot was taken is in it as a row that failed.
+    if not isinstance(name, str) or (ok and not name):
+        raise _Wrong("no name")
+    _check(not ok or _is_text(name), f"a name that is no text: {name!r:.40}")
     return Row(
         name,
         _unpacked(line.get("value")) if ok else None,

@@ -26,6 +26,7 @@ from epicsx import (
     get_many,
     put_many,
 )
+from epicsx._channel import _ServerFiltered
 from epicsx.testing import PVSet, SoftIOC
 
 pytestmark = pytest.mark.core
@@ -67,6 +68,22 @@ def updates(channel: Channel, **how: Any) -> Iterator[list[Any]]:
     with channel, channel.subscribe(lambda sample: seen.append(sample.value), **how):
         wait_until(lambda: seen)
         yield seen
+
+
+def on_the_client(name: str, **how: Any) -> Channel:
+    """A channel with filters to a server that has none."""
+    with Channel(name).connect(20.0) as plain:
+        # the server is at hand, so there is no need to wait longer for it to tell that it has no such name
+        return plain.filter(**how, client_side=True, timeout=0.2)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known at once that a server which has the plain name has no filters."""
+    monkeypatch.setattr(_ServerFiltered, "_PATIENCE", 0.1)
+    (patience,) = _ServerFiltered._lacks.__defaults__ or ()
+    assert patience == 1.0
+    monkeypatch.setattr(_ServerFiltered._lacks, "__defaults__", (0.1,))
 
 
 def put_all(name: str, values: list[float]) -> None:
@@ -334,26 +351,28 @@ def _lacks(error: CAError, name: str, host: str) -> None:
         assert part in str(error)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_server_without_filters_is_told_by_a_typed_error(old: PVSet) -> None:
     name = "old:wave"
-    with Channel(name).connect() as plain, plain[2:5] as part, plain.filter(every=2) as other:
+    with Channel(name).connect(20.0) as plain, plain[2:5] as part, plain.filter(every=2) as other:
         host = plain.host
         assert host.endswith(f":{old.server_port}")
         actions: list[Callable[[], object]] = [
-            lambda: part.connect(1.1),
-            lambda: part.get(timeout=0.1),
-            lambda: part.control(timeout=0.1),
-            lambda: other.put([1.0], timeout=1.1),
-            lambda: other.put([1.0], timeout=0.1, wait=True),
-            lambda: other.put([1.0], timeout=0.1, callback=print),
-            lambda: get_many([plain, part], timeout=1.5),
-            lambda: put_many([other], [[1.0]], timeout=0.1),
+            # the first of each channel is the longest: the plain one that stands by may have to connect within
+            lambda: part.connect(2.0),
+            lambda: part.get(timeout=0.2),
+            lambda: part.control(timeout=0.2),
+            lambda: other.put([1.0], timeout=2.0),
+            lambda: other.put([1.0], timeout=0.2, wait=True),
+            lambda: other.put([1.0], timeout=0.2, callback=print),
+            lambda: get_many([plain, part], timeout=2.0),
+            lambda: put_many([other], [[1.0]], timeout=0.2),
         ]
         for act in actions:
             with pytest.raises(ServerError) as caught:
                 act()
             _lacks(caught.value, name, host)
-        whole, failed = get_many([plain, part], timeout=1.5, on_error="return")
+        whole, failed = get_many([plain, part], timeout=2.0, on_error="return")
         assert whole.value.tolist() == WAVE
         _lacks(failed, name, host)
     assert old.puts == []
@@ -377,8 +396,10 @@ def test_a_name_that_nobody_has_only_times_out(ioc: SoftIOC) -> None:
             plain.filter(every=2, client_side=True, timeout=0.2)
 
 
-def test_too_little_time_to_know(old: PVSet) -> None:
-    with Channel("old:number").connect() as plain, plain.filter(every=2) as channel:
+def test_too_little_time_to_know(old: PVSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_ServerFiltered._lacks, "__defaults__", (1000.0,))
+    monkeypatch.setattr(_ServerFiltered, "_PATIENCE", 1000.0)
+    with Channel("old:number").connect(20.0) as plain, plain.filter(every=2) as channel:
         with pytest.raises(CATimeoutError):
             channel.connect(0.05)
 
@@ -390,7 +411,7 @@ def test_too_little_time_to_know(old: PVSet) -> None:
     "chosen", [slice(2, 5), slice(-3, None), slice(None, None, 4), slice(1, -2, 2), slice(12, 14)]
 )
 def test_the_client_slices(old: PVSet, chosen: slice) -> None:
-    with Channel("old:wave").filter(slice=chosen, client_side=True, timeout=0.2) as part:
+    with on_the_client("old:wave", slice=chosen) as part:
         assert part.filtered == "client"
         assert part.name == "old:wave"
         assert part.count == len(range(16)[chosen])
@@ -408,17 +429,17 @@ def test_the_client_slices(old: PVSet, chosen: slice) -> None:
 
 
 def test_one_element_is_bare_on_the_client(old: PVSet) -> None:
-    with Channel("old:wave").filter(slice=-1, client_side=True, timeout=0.2) as one:
+    with on_the_client("old:wave", slice=-1) as one:
         assert one.get().value == 9.0
         assert type(one.get().value) is float
         assert one.count == 1
-    with Channel("old:text").filter(slice=3, client_side=True, timeout=0.2) as scalar:
+    with on_the_client("old:text", slice=3) as scalar:
         assert scalar.get().value == "text"
         assert scalar.count == 1
 
 
 def test_what_a_slice_on_the_client_refuses(old: PVSet) -> None:
-    with Channel("old:wave").filter(slice=(1, 3), client_side=True, timeout=0.2) as part:
+    with on_the_client("old:wave", slice=(1, 3)) as part:
         actions: list[Callable[[], object]] = [
             lambda: part.put([1.0]),
             lambda: part.put_async([1.0]),
@@ -439,8 +460,7 @@ def test_what_a_slice_on_the_client_refuses(old: PVSet) -> None:
 
 
 def test_the_client_keeps_a_deadband_and_counts(old: PVSet) -> None:
-    with Channel("old:number") as plain:
-        channel = plain.filter(deadband=1.0, client_side=True, timeout=0.2)
+    channel = on_the_client("old:number", deadband=1.0)
     assert channel.filtered == "client"
     seen: list[float] = []
     with channel, channel.subscribe(lambda sample: seen.append(sample.value)) as subscription:
@@ -457,7 +477,7 @@ def test_the_client_keeps_a_deadband_and_counts(old: PVSet) -> None:
 
 
 def test_filters_of_filters_on_the_client(old: PVSet) -> None:
-    with Channel("old:number").filter(every=2, client_side=True, timeout=0.2) as first:
+    with on_the_client("old:number", every=2) as first:
         channel = first.filter(deadband=1.0)
         assert channel.filtered == "client"
         with pytest.raises(BadValueError, match="already"):
@@ -469,6 +489,7 @@ def test_filters_of_filters_on_the_client(old: PVSet) -> None:
         assert seen == [0.0, 2.0, 4.0, 6.0, 10.0]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_server_that_answers_the_search_and_refuses_the_channel(ioc: SoftIOC) -> None:
     # caproto's own server: it finds a name whatever its filters are, and has no `dec`.
     pytest.importorskip("caproto")
@@ -478,12 +499,12 @@ def test_a_server_that_answers_the_search_and_refuses_the_channel(ioc: SoftIOC) 
             server_port=PORTS[1],
             repeater_port=REPEATER_PORT,
         ),
-        Channel("mid:number").connect() as plain,
+        Channel("mid:number").connect(20.0) as plain,
     ):
         with plain.filter(deadband=1) as known:
             assert known.get().value == 1.0
         with plain.filter(every=2) as channel, pytest.raises(ServerError) as caught:
-            channel.get(timeout=1.5)
+            channel.get(timeout=2.0)
         _lacks(caught.value, "mid:number", plain.host)
         with plain.filter(every=2, client_side=True) as here:
             assert here.filtered == "client"
@@ -495,7 +516,7 @@ def test_the_counters_of_the_client_begin_anew_when_the_server_comes_back(ioc: S
     port = PORTS[2]
     how: dict[str, Any] = {"server_port": port, "repeater_port": REPEATER_PORT}
     with PVSet({"back:number": 1.0}, **how, filters=False):
-        channel = Channel("back:number").filter(every=100, client_side=True, timeout=0.2)
+        channel = on_the_client("back:number", every=100)
         seen: list[float] = []
         channel.subscribe(lambda sample: seen.append(sample.value))
         wait_until(lambda: seen == [1.0])

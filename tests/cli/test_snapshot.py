@@ -138,6 +138,21 @@ def test_who_reads_its_output_has_gone(names: list[str]) -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.parametrize(("path", "told"), [("-", "standard output"), ("/dev/full", "/dev/full")])
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
+def test_a_full_disk_is_one_line_and_code_2(names: list[str], path: str, told: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, "save", *names, "-o", path],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=40.0,
+        )
+    text = f"epicsx snapshot: {told}: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, text)
+
+
 @pytest.mark.parametrize("words", [[], ["save"], ["diff"], ["restore"]])
 def test_help_reads_nothing_heavy(words: list[str]) -> None:
     script = """
@@ -164,17 +179,22 @@ def test_failures_are_lines_and_code_1(
 ) -> None:
     path = str(tmp_path / "snap")
     wanted = [names[0], ioc["nobody"], ioc["readonly"]]
-    words = ["snapshot", "save", *wanted, "-o", path, "--timeout", "0.3"]
+    # Those that exist are connected before, and stay so: nothing but "nobody" meets the short timeouts.
+    kept = snapshot([*names, ioc["readonly"]], timeout=20.0)
+    assert kept.ok.all()
+    words = ["snapshot", "save", *wanted, "", "-o", path, "--timeout", "2"]
     assert main(words) == 1
     out, errors = capsys.readouterr()
-    assert out == f"2 of 3 PVs saved in {path}\n"
-    assert errors.count("\n") == 1 and ioc["nobody"] in errors
+    assert out == f"2 of 4 PVs saved in {path}\n"
+    nobody, empty = errors.splitlines()
+    assert ioc["nobody"] in nobody and "'' is no PV name" in empty
 
-    assert main(["snapshot", "diff", path, "--timeout", "0.3"]) == 1
+    snapshot(wanted, timeout=2.0).save(path)
+    assert main(["snapshot", "diff", path, "--timeout", "2"]) == 1
     out, errors = capsys.readouterr()
     assert out == "" and errors.count("\n") == 1 and ioc["nobody"] in errors
 
-    assert main(["snapshot", "restore", path, "--timeout", "2"]) == 1
+    assert main(["snapshot", "restore", path, "--timeout", "5"]) == 1
     out, errors = capsys.readouterr()
     assert out == f"1 of 3 PVs restored from {path}\n"
     assert errors.count("\n") == 2 and ioc["nobody"] in errors and ioc["readonly"] in errors
@@ -213,7 +233,9 @@ def test_a_pv_that_was_read_and_is_lost(
 ) -> None:
     text = Path(saved).read_text().replace(f'"{names[0]}"', f'"{ioc["nobody"]}"')
     Path(saved).write_text(text)
-    assert main(["snapshot", "diff", saved, "--timeout", "0.3"]) == 1
+    kept = snapshot(names, timeout=20.0)
+    assert kept.ok.all()
+    assert main(["snapshot", "diff", saved, "--timeout", "2"]) == 1
     out, errors = capsys.readouterr()
     assert out.startswith(f"{ioc['nobody']}: 1.5 -> not read (get of ")
     assert (out.count("\n"), errors) == (1, "")
@@ -238,9 +260,10 @@ def test_restore_of_some(saved: str, names: list[str]) -> None:
         (["save", "-f", "{empty}", "-o", "{new}"], "no PV name"),
         (["save", "-f", "{none}", "-o", "{new}"], "{none}: No such file"),
         (["save", "-f", "{binary}", "-o", "{new}"], "UTF-8"),
-        (["save", "", "-o", "{new}"], "a PV name is a text"),
         (["save", "{pv}", "-o", "{folder}"], "{folder}"),
-        (["save", "{pv}", "-o", "{none}/deep"], "No such file"),
+        (["save", "{pv}", "-o", "{none}/deep"], "{none}/deep: No such file"),
+        (["restore", "{surrogate}"], "{surrogate}, line 2: a name that is no text"),
+        (["diff", "{surrogate}"], "{surrogate}, line 2: a name that is no text"),
         (["diff", "{none}"], "{none}: No such file"),
         (["diff", "{empty}"], "{empty}, line 1: not JSON"),
         (["diff", "{saved}", "{binary}"], "{binary}: not a text"),
@@ -257,10 +280,13 @@ def test_bad_usage_is_one_line_and_code_2(
     words: list[str],
     told: str,
 ) -> None:
-    paths = {name: str(tmp_path / name) for name in ("new", "none", "empty", "binary", "folder")}
+    files = ("new", "none", "empty", "binary", "folder", "surrogate")
+    paths = {name: str(tmp_path / name) for name in files}
     (tmp_path / "empty").write_text("# nothing\n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     (tmp_path / "folder").mkdir()
+    text = Path(saved).read_text()
+    (tmp_path / "surrogate").write_text(text.replace(f'"{ioc["double"]}"', r'"\ud800b"'))
     fill = {**paths, "saved": saved, "pv": ioc["ai"]}
     assert main(["snapshot", *(word.format(**fill) for word in words)]) == 2
     out, errors = capsys.readouterr()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from epicsx import BadTypeError, BadValueError, filter_name
-from epicsx._filters import Gate, chosen, has_filters
+from epicsx._filters import Gate, chosen, has_filters, takes_slice
 
 # ---- names
 
@@ -197,6 +197,32 @@ def test_types_that_cannot_be(given: Any) -> None:
     name: Any = b"rec"
     with pytest.raises(BadTypeError):
         filter_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("rec", False),
+        ("rec.VAL", False),
+        ("arr", False),
+        ("rec[1]", False),  # without the dot it belongs to the record's name
+        ("rec.VAL[2:5]", True),
+        ("rec.VAL$[2:5]", True),
+        ("rec.[2:5]", True),
+        ('rec.VAL[2:5]{"ts":{}}', True),
+        (filter_name("rec", slice=(2, 5)), True),
+        (filter_name("XF{Mtr:1}", slice=-1, coherent=True), True),
+        (filter_name("arr{Mtr:1}", deadband=1, every=2, coherent=True), False),
+        (r'rec.{"\u0061rr":{}}', True),
+        # not strict, but an IOC knows them
+        ("rec.{arr:{s:2}}", True),
+        (r"rec.{'\x61rr':{s:2}}", True),
+        ("rec.VAL[2:5]{dbnd:{abs:1}}", True),
+        ("rec.{dbnd:{abs:1}}", False),
+    ],
+)
+def test_names_that_stand_for_a_slice(name: str, taken: bool) -> None:
+    assert takes_slice(name) is taken
 
 
 # ---- the client's own filters

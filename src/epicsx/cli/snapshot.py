@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import reprlib
 import sys
 from collections.abc import Iterable, Mapping
@@ -24,7 +25,8 @@ EPILOG = """\
 Exit codes:
   0    all was read, nothing differs, all was written
   1    some PVs could not be read or written, or differ
-  2    bad usage: an option, a file that cannot be read or is no snapshot, no PV name
+  2    bad usage: an option, a file that cannot be read or is no snapshot, no PV name;
+       or the snapshot could not be written, as on a full disk
   130  interrupted by Ctrl-C
 """
 
@@ -159,12 +161,24 @@ def _save(options: argparse.Namespace) -> int:
 
     taken = snapshot(dict.fromkeys(names), timeout=options.timeout)
     if options.output == "-":
-        sys.stdout.writelines(lines(taken))
+        _print(lines(taken))
     else:
         taken.save(options.output)
         print(f"{len(taken) - len(taken.errors)} of {len(taken)} PVs saved in {options.output}")
     _tell(taken.errors)
     return 1 if taken.errors else 0
+
+
+def _print(lines: Iterable[str]) -> None:
+    try:
+        sys.stdout.writelines(lines)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is left would be written again at the interpreter's end, which would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 # ---------------------------------------------------------------------- diff
