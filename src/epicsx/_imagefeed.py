@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ._sample import Sample
     from ._stream import Frame
 
-__all__ = ["Entry", "Feed", "Options"]
+__all__ = ["Feed"]
 
 log = logging.getLogger("epicsx")
 
