@@ -18,27 +18,31 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import _ca
-from ._channel import Channel, put_many
+from ._channel import Channel
 from ._filters import filter_name
 from ._imagejoin import FIELDS, Joined, Joiner
+from ._imageparts import Entry, Options, Piece, moved, text_of
+from ._imageroi import RoiPlugin
 from ._ndarray import Array, Mode, Roi, picture
 from ._streams import COHERENT_BYTES, PROBE_SECONDS, Stream, add_ledgers
 from .counts import Ledger
 from .enums import DBE, DBR
-from .errors import BadValueError, CAError, CATimeoutError, OverrunError, timed_out
+from .errors import CAError, CATimeoutError, DisconnectedError, OverrunError, timed_out
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from ._sample import Sample
     from ._stream import Frame
 
-__all__ = ["Entry", "Feed", "Options"]
+__all__ = ["Feed"]
 
 log = logging.getLogger("epicsx")
 
@@ -63,61 +67,19 @@ _QUIET = 0.03
 """Seconds without news after which the frame that a server had at the beginning is known to be that of the PVs."""
 _RECUTS, _RECUTS_SECONDS = 5, 10.0
 """So many changes of mode in so many seconds, and rows are cut out on the client."""
-_FAR_EDGE = 1_000_000
-"""A size that NDPluginROI cuts to the picture's."""
+_SEEN = 5.0
+"""Seconds within which what the ROI plugin was told is heard of."""
+_AGAIN = 1.0
+"""Seconds after which the ROI plugin is told again, when it refused."""
+_MOMENT = 0.1
+"""Seconds for which `close` waits for the thread, which has usually ended long before."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What `epicsx.images` was given, checked."""
+class _PatientStream(Stream):
+    """A stream whose making does not wait for the server's answer, whatever is asked for: its reader does."""
 
-    prefix: str
-    array: str = "ArrayData"
-    roi: Roi | None = None
-    roi_plugin: str | None = None
-    depth: int = 16
-    overflow: str = "drop_oldest"
-    coherent: Any = "auto"
-    lane: Any = "auto"
-    patience: float = 0.5
-    timeout: float | None = 5.0
-    workers: int | None = None
-
-    @property
-    def name(self) -> str:
-        """The array's PV."""
-        return self.prefix + self.array
-
-
-@dataclass
-class Piece:
-    """A frame as the stream gave it, and how it was asked for."""
-
-    frame: Frame
-    data: Array
-    band: tuple[int, int] | None  # the elements that the server was asked for; None: all
-    longer: bool  # by the ts filter: zeros may follow the picture
-    first: bool  # what the server had when it was connected
-    index: int
-
-
-@dataclass
-class Entry:
-    """A frame whose mode is known, waiting to be handed out."""
-
-    piece: Piece
-    mode: Mode  # of what the piece has
-    roi: Roi | None  # what is left to cut on the client
-    number: int | None
-    by: str
-    lost: int
-    gap: bool
-    future: Future[Array] | None = None
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is decoded, or needs no decoding."""
-        return self.future is None or self.future.done()
+    def connect(self, timeout: float | None = 5.0) -> Self:
+        return self
 
 
 class _Source:
@@ -160,6 +122,7 @@ class Feed:
         self.closed = False
         self.error: BaseException | None = None
         self.problem = ""
+        self._hindrance = ""  # what the last attempt to set up failed of, while more are made
         self.unmatched = 0
         self.stream: Stream | None = None
         self.band: tuple[int, int] | None = None
@@ -201,6 +164,17 @@ class Feed:
             _Source(self, "tse", options.name + ".TSE"),
             _Source(self, "tse_beside", options.prefix + "UniqueId_RBV.TSE"),
         ]
+        self._plugin: RoiPlugin | None = None
+        if options.roi_plugin is not None and options.roi is not None:
+            self._plugin = RoiPlugin(
+                options.roi_plugin, options.prefix, options.roi, lambda: self.closed
+            )
+            # What is set, as the PVs that read it back lag behind the frames.
+            corner = {"roi_x": "MinX", "roi_y": "MinY"}
+            self.sources += [
+                _Source(self, key, options.roi_plugin + n) for key, n in corner.items()
+            ]
+        self._untold = self._plugin is not None
         self._thread = threading.Thread(target=self._run, name="epicsx images", daemon=True)
         self._thread.start()
 
@@ -209,10 +183,12 @@ class Feed:
     def _news(self, source: _Source, value: Any, stamp: int) -> None:
         key, now = source.key, time.time_ns()
         if isinstance(value, np.ndarray):
-            value = _text(value) if key == "codec" else tuple(int(each) for each in value)
+            value = text_of(value) if key == "codec" else tuple(int(each) for each in value)
         elif key == "dims":
             value = (int(value),)
         with self.lock:
+            if self.closed:
+                return  # all is counted
             if source.known:
                 self._changed_at = time.monotonic()
             source.known = True
@@ -229,8 +205,12 @@ class Feed:
 
     def _source_lost(self, source: _Source) -> None:
         with self.lock:
+            if self.closed:
+                return
             self._renewed()
             source.known = False
+            if self._plugin is not None and source.key in self._plugin.corner:
+                self._untold = True  # an IOC that has restarted cuts what it did at first
             self._early = deque((e for e in self._early if e[0] != source.key), 10_000)
             self._joiner.forget(source.key)
 
@@ -280,37 +260,41 @@ class Feed:
             self._beside = frozenset(known)
             # What comes later, if it does, is newer than this.
             self._early.extendleft((k, v, 0, 0) for k, v in _DEFAULTS.items() if k not in known)
-        if self.options.roi_plugin is not None and not self.closed:
-            self._tell_plugin(self.options.roi_plugin)
-        if not self.closed:
-            self._open()
 
-    def _tell_plugin(self, plugin: str) -> None:
-        """Have NDPluginROI cut, and see that its frames are those that the array is of."""
-        options, roi = self.options, self.options.roi
-        assert roi is not None
-        names = [plugin + "PortName_RBV", options.prefix + "NDArrayPort_RBV"]
-        port, source = (Channel(n).get(dtype=str, timeout=options.timeout).value for n in names)
-        if port != source:
-            raise BadValueError(
-                f"'{options.prefix}' has its frames from {source!r}, not from '{plugin}', which is {port!r}: "
-                f"put {port!r} to '{options.prefix}NDArrayPort'",
-                name=names[1],
-            )
-        values = {
-            "MinX": roi.x0,
-            "SizeX": _FAR_EDGE if roi.x1 is None else roi.x1 - roi.x0,
-            "MinY": roi.y0,
-            "SizeY": _FAR_EDGE if roi.y1 is None else roi.y1 - roi.y0,
-            "EnableX": 1,
-            "EnableY": 1,
-        }
-        put_many(
-            [plugin + key for key in values],
-            list(values.values()),
-            wait=True,
-            timeout=options.timeout,
-        )
+    def _tell_plugin(self, plugin: RoiPlugin) -> None:
+        """Have NDPluginROI cut out the region, or say why it does not and try again later."""
+        with self.lock:
+            self._untold = False  # the connection may be lost meanwhile: then once more
+        try:
+            told, error = plugin.tell(), None
+        except CAError as found:
+            told, error = False, found
+        with self.lock:
+            if self.closed:
+                return
+            if error is None:
+                self.error, self._hindrance = None, ""
+                self._tell()
+                if told:  # the news of it come by another circuit
+                    self._pause(_SEEN, lambda: self._untold or not self._elsewhere())
+                return
+            self._untold = True
+            if isinstance(error, (CATimeoutError, DisconnectedError)):
+                self._hindrance = error.message
+                self._pause(_LONGEST)
+            else:
+                self.error = error
+                self._tell()
+                self._pause(_AGAIN)
+
+    def _pause(self, seconds: float, done: Callable[[], bool] = lambda: False) -> None:
+        """Wait that long, at most until `done` or the end. Under the lock."""
+        end = time.monotonic() + seconds
+        while not (self.closed or done()):
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            self.lock.wait(min(left, _LONGEST))
 
     def _open(self) -> None:
         """Open the stream that the present mode asks for."""
@@ -333,7 +317,7 @@ class Feed:
             made = Stream(name, coherent=False, **self._stream_options())
         else:
             self._probe_until = None
-            made = self._plain_stream()
+            made = _PatientStream(options.name, coherent=options.coherent, **self._stream_options())
         with self.lock:
             if self.closed:
                 made.close()
@@ -345,19 +329,6 @@ class Feed:
         return (
             self.options.roi is not None and self.options.roi_plugin is None and not self.given_up
         )
-
-    def _plain_stream(self) -> Stream:
-        while True:
-            try:
-                return Stream(
-                    self.options.name,
-                    coherent=self.options.coherent,
-                    timeout=PROBE_SECONDS + 1.0,
-                    **self._stream_options(),
-                )
-            except CATimeoutError:
-                if self.closed:
-                    raise
 
     def _stream_options(self) -> dict[str, Any]:
         options = self.options
@@ -374,6 +345,8 @@ class Feed:
         """One frame, or a while without one."""
         now = time.time_ns()
         with self.lock:
+            if self.closed:
+                return
             self._deal(now)
             wait = min(_LONGEST, self._settle_had())
             recut, self._recut = self._recut, False
@@ -386,6 +359,9 @@ class Feed:
             if len(self._joiner) >= max(self.options.depth, 4):
                 self.lock.wait(wait)  # the stream's own bound counts what it has no room for
                 return
+        if self._untold and self._plugin is not None:
+            self._tell_plugin(self._plugin)
+            return
         if stream is None:
             if not self.closed:
                 self._open()
@@ -401,8 +377,11 @@ class Feed:
         except CAError as error:
             with self.lock:
                 if not self.closed:
-                    self.error = error
-                    self._tell()
+                    if isinstance(error, CATimeoutError):
+                        self._hindrance = error.message
+                    else:
+                        self.error = error
+                        self._tell()
                     self.lock.wait(_LONGEST)  # it may be a matter of rights, which may be given
             return
         if frame is not None:
@@ -428,8 +407,10 @@ class Feed:
 
     def _arrived(self, frame: Frame, stream: Stream) -> None:
         """A frame has come. Under the lock."""
+        if self.closed:
+            return
         now = time.time_ns()
-        self.error = None
+        self.error, self._hindrance = None, ""
         data = frame.data
         longer = self._longer if self.band is not None else bool(stream.coherent)
         first = self._first or frame.gap
@@ -545,11 +526,14 @@ class Feed:
         if piece.band is not None and self._band(mode) != piece.band:
             self._unmatched("the server cut it for the mode before")
             return
-        if cut == "plugin" and (piece.first or not self._of_region(mode)):
-            if piece.first:
-                self._merged += 1  # from before the region was set, for all one knows
-            else:
-                self._unmatched(f"{mode.dims} is not of the region that the ROI plugin was given")
+        if cut == "plugin" and piece.first:
+            self._merged += 1  # from before the region was set, for all one knows
+            return
+        if cut == "plugin" and (elsewhere := self._elsewhere()):
+            self._unmatched(elsewhere)
+            return
+        if cut == "plugin" and not self._of_region(mode):
+            self._unmatched(f"{mode.dims} is not of the region that the ROI plugin was given")
             return
         if joined.number is None:
             self._unnumbered += 1
@@ -571,7 +555,7 @@ class Feed:
         self._owed, self._owed_gap, self._behind = 0, False, 0
         if piece.band is not None and roi is not None:
             y0, y1, _, _ = roi.within(mode.shape)
-            mode = _moved(mode, y0, 0).with_rows(y1 - y0)
+            mode = moved(mode, y0, 0).with_rows(y1 - y0)
             roi = Roi(0, None, roi.x0, roi.x1)
         self._push(
             Entry(
@@ -597,6 +581,20 @@ class Feed:
         self._recut = True
         self._recuts.append(now)
         self.given_up = len(self._recuts) == _RECUTS and now - self._recuts[0] < _RECUTS_SECONDS
+
+    def _elsewhere(self) -> str:
+        """Why the ROI plugin does not cut where it was told to; '' while it does."""
+        plugin = self._plugin
+        if plugin is None:
+            return ""
+        if self._untold:
+            return "the ROI plugin was lost, and has not been told its region again yet"
+        for source in self.sources:
+            wanted = plugin.corner.get(source.key)
+            if wanted is not None and not (source.known and self._latest[source.key] == wanted):
+                found = self._latest[source.key] if source.known else "not known"
+                return f"'{source.name}' is {found}, not {wanted}: somebody has moved the region"
+        return ""
 
     def _of_region(self, mode: Mode) -> bool:
         roi = self.options.roi
@@ -683,13 +681,24 @@ class Feed:
                     name=self.options.name,
                 )
             if self.error is not None:
-                raise self.error
+                raise self._told_anew(self.error)
             if not self._thread.is_alive():
                 raise CAError(
                     "made before fork(): this process needs image streams of its own",
                     name=self.options.name,
                 )
         return None
+
+    def _told_anew(self, error: BaseException) -> BaseException:
+        """An exception for one raise alone. None that says that time is up: there is nothing to wait for."""
+        if isinstance(error, CAError) and not isinstance(error, CATimeoutError):
+            return type(error)(message=error.message, status=error.status, name=error.name)
+        made = CAError(
+            f"the images of '{self.options.prefix}' have ended: {type(error).__name__}: {error}",
+            name=self.options.name,
+        )
+        made.__cause__ = error
+        return made
 
     def newest(self) -> Entry | None:
         """The newest frame that is ready; those before it are merged."""
@@ -730,7 +739,7 @@ class Feed:
     def final_mode(self, entry: Entry) -> Mode:
         """The mode of what `data_of` gives: a Bayer pattern begins anew at the cut."""
         roi = entry.roi
-        return entry.mode if roi is None else _moved(entry.mode, roi.y0, roi.x0)
+        return entry.mode if roi is None else moved(entry.mode, roi.y0, roi.x0)
 
     def wait(self, seconds: float) -> None:
         """Return when something may be ready to take, or after that time."""
@@ -763,16 +772,20 @@ class Feed:
         return (
             stream is not None
             and stream.connected
+            and not self._untold
             and all(source.known for source in self.sources if source.key in _NEEDED)
         )
 
     def why(self) -> str:
         """Why no frame has come."""
-        missing = [s.name for s in self.sources if s.key in _NEEDED and not s.known]
+        needed = _NEEDED if self._plugin is None else (*_NEEDED, *self._plugin.corner)
+        missing = [s.name for s in self.sources if s.key in needed and not s.known]
         if not self.home.connected:
             missing.insert(0, self.options.name)
         if missing:
             return f"no server has answered for {', '.join(missing)}"
+        if self._hindrance:
+            return self._hindrance
         if self.unmatched:
             return f"{self.unmatched} frames came that could not be read; the last: {self.problem}"
         if self._empty:
@@ -791,7 +804,9 @@ class Feed:
                     )
                 self.lock.wait(left)
             if self.error is not None:
-                raise self.error
+                raise self._told_anew(self.error)
+            if self.closed:
+                self.take()  # which says so
 
     def ledger(self) -> Ledger:
         """One consistent copy of the counts."""
@@ -828,22 +843,16 @@ class Feed:
         for source in self.sources:
             source.close()
         self.home.close()
+        if self._plugin is not None:
+            self._plugin.close()
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(_MOMENT)
 
 
 _BYTES = {0: 40, 1: 2, 2: 4, 3: 2, 4: 1, 5: 4, 6: 8}
 """Bytes of an element of each native type of Channel Access."""
-
-
-def _moved(mode: Mode, y: int, x: int) -> Mode:
-    """The mode of what begins `y` rows and `x` columns further: two rows make a Bayer pattern, and two columns."""
-    bayer = type(mode.bayer)(int(mode.bayer) ^ (y & 1) ^ ((x & 1) << 1))
-    return replace(mode, bayer=bayer)
-
-
-def _text(value: Array) -> str:
-    return value.astype(np.uint8).tobytes().partition(b"\0")[0].decode("utf-8", "replace")
 
 
 def _finish(future: asyncio.Future[None]) -> None:

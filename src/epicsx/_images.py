@@ -19,7 +19,10 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, final
 
-from ._imagefeed import Feed, Options
+import numpy as np
+
+from ._imagefeed import Feed
+from ._imageparts import Options
 from ._ndarray import Array, BayerPattern, ColorMode, DataType, Roi
 from ._stream import OVERFLOWS
 from .errors import BadTypeError, BadValueError, CAError, CATimeoutError, timed_out
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ._imagefeed import Entry
+    from ._imageparts import Entry
     from .counts import Ledger
 
 __all__ = ["Image", "ImageStream", "images"]
@@ -230,7 +233,7 @@ class ImageStream:
         BadValueError
             The image plugin does not get its frames from the plugin that `roi_plugin` names.
         """
-        self._feed.connect(timeout)
+        self._feed.connect(_limit(timeout))
         return self
 
     # ---- reading
@@ -275,6 +278,7 @@ class ImageStream:
         CAError
             The stream has been closed.
         """
+        timeout = _limit(timeout)
         end = math.inf if timeout is None else monotonic() + timeout
         while True:
             entry = self._feed.take()
@@ -312,6 +316,7 @@ class ImageStream:
     async def aread(self, timeout: float | None = None) -> Image:
         """As ``read``, from a coroutine: the event loop goes on meanwhile."""
         loop = asyncio.get_running_loop()
+        timeout = _limit(timeout)
         end = math.inf if timeout is None else monotonic() + timeout
         while True:
             entry = self._feed.take()
@@ -371,6 +376,24 @@ class ImageStream:
             self.close()
 
 
+def _seconds(what: str, given: Any) -> float:
+    """A time as it was given, which is no number or NaN in vain."""
+    if isinstance(given, bool) or not isinstance(given, (int, float, np.integer, np.floating)):
+        raise BadTypeError(f"{what} is a number of seconds, not {given!r}")
+    try:
+        found = float(given)
+    except OverflowError:
+        found = math.inf if given > 0 else -math.inf
+    if math.isnan(found):
+        raise BadValueError(f"{what} is a number of seconds, not {given!r}")
+    return found
+
+
+def _limit(timeout: Any) -> float | None:
+    """A time-out as it was given, checked; None is without end."""
+    return None if timeout is None else _seconds("timeout", timeout)
+
+
 def images(
     prefix: str,
     *,
@@ -399,7 +422,8 @@ def images(
         out where they lie together, so that only they travel; else, and for the columns, this client does.
     roi_plugin : str
         The prefix of an NDPluginROI from which the image plugin has its frames, such as ``'13SIM1:ROI1:'``: it is told
-        to cut out `roi`, and left so at the end, for all clients.
+        to cut out `roi`, again whenever its IOC comes back, and left so at the end, for all clients. While another
+        client has moved the region, frames are unmatched.
     depth : int
         How many images may wait for the reader. As many more may be on their way to it.
     overflow : 'drop_oldest', 'drop_newest' or 'error'
@@ -443,18 +467,21 @@ def images(
             continue
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise BadValueError(f"{what} is a whole number of at least 1, not {number!r}")
-    if overflow not in OVERFLOWS:
+    # Texts and True by what they are: 1 == True, and comparing an array gives an array.
+    given: dict[str, Any] = {"overflow": overflow, "coherent": coherent, "lane": lane}
+    word = {key: each if isinstance(each, str) else "" for key, each in given.items()}
+    if word["overflow"] not in OVERFLOWS:
         raise BadValueError(f"overflow is one of {OVERFLOWS}, not {overflow!r}")
-    if coherent not in (True, False, "auto"):
+    if word["coherent"] != "auto" and not isinstance(coherent, bool):
         raise BadValueError(f"coherent is True, False or 'auto', not {coherent!r}")
-    if lane not in ("auto", "default", "bulk"):
+    if word["lane"] not in ("auto", "default", "bulk"):
         raise BadValueError(f"lane is 'auto', 'default' or 'bulk', not {lane!r}")
-    seconds: Any = patience
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
-        raise BadValueError(f"patience is a number of seconds above 0, not {patience!r}")
+    if not 0 < _seconds("patience", patience) < math.inf:
+        raise BadValueError(f"patience is a finite number of seconds above 0, not {patience!r}")
+    limit = _limit(timeout)
     return ImageStream(
         Options(
             *(prefix, array, None if roi is None else Roi.of(roi), roi_plugin, depth, overflow),
-            *(coherent, lane, patience, timeout, workers),
+            *(coherent, lane, float(patience), limit, workers),
         )
     )

@@ -9,12 +9,14 @@ Names and numbers are ADCore's: ``NDDataType_t`` (NDAttribute.h), ``NDColorMode_
 
 from __future__ import annotations
 
+import operator
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from itertools import islice
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -108,6 +110,8 @@ _LIKELY = {
     "float64": "DOUBLE",
 }
 
+_LARGEST = 2**31 - 1
+"""The largest edge of a region: what a record of NDPluginROI can hold."""
 _EXACT = 2.0**53
 """From here on neighbouring integers are the same float64."""
 
@@ -243,15 +247,24 @@ class Roi:
 
         Raises
         ------
+        BadTypeError
+            For anything but whole numbers and None.
         BadValueError
-            For anything but two or four numbers; for negative ones; for an end that is not behind its beginning.
+            For more or less than two or four; for negative ones and those from 2**31 on; for an end that is not behind
+            its beginning.
         """
-        numbers = list(given)
+        if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+            raise BadTypeError(f"a region is (y0, y1) or (y0, y1, x0, x1), not {given!r}")
+        numbers = [_edge(each) for each in islice(given, 5)]  # it may have no end
         if len(numbers) not in (2, 4):
-            raise BadValueError(f"a region is (y0, y1) or (y0, y1, x0, x1), not {tuple(numbers)}")
+            raise BadValueError(
+                f"a region is (y0, y1) or (y0, y1, x0, x1), not {len(numbers)} numbers or more"
+                if len(numbers) > 4
+                else f"a region is (y0, y1) or (y0, y1, x0, x1), not {tuple(numbers)}"
+            )
         edges: list[tuple[int, int | None]] = []
         for low, high in zip(numbers[::2], numbers[1::2], strict=True):
-            first, last = int(low or 0), None if high is None else int(high)
+            first, last = low or 0, high
             if first < 0 or (last is not None and last <= first):
                 raise BadValueError(
                     f"a region's end is behind its beginning, and neither is negative: "
@@ -283,6 +296,21 @@ class Roi:
         """The region of a picture, as a view; BadValueError when there is none."""
         y0, y1, x0, x1 = self.within(data.shape)
         return data[y0:y1, x0:x1]
+
+
+def _edge(given: Any) -> int | None:
+    """One number of a region."""
+    if given is None:
+        return None
+    try:
+        if isinstance(given, bool):
+            raise TypeError
+        number = operator.index(given)
+    except TypeError:
+        raise BadTypeError(f"a region has whole numbers of pixels, not {given!r}") from None
+    if number > _LARGEST:
+        raise BadValueError(f"a region ends before pixel 2**31, not at {number}")
+    return number
 
 
 def ftvl_of(served: Array, ftvl: str = "") -> str:

