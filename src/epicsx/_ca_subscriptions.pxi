@@ -65,7 +65,7 @@ cdef class Subscription:
         return 0
 
     cdef int move(self) except -1:
-        """Its events would be large, and libca has not been asked for them: go on in the bulk lane. On the dispatcher."""
+        """Its events would be large, and libca was not asked for them: go on in the bulk lane. On the dispatcher."""
         cdef ex_handle *old = self.h
         cdef ex_sub *sub
         cdef Core home = self.core

@@ -24,8 +24,8 @@ from epicsx._ca cimport Context, Core, Subscription, take, taken_done
 from epicsx._dbr cimport Control, Header, ctrl_of, decode_control, native_of, read_header, time_of
 from epicsx._request cimport Request
 from epicsx._sample cimport Sample, pyepics_value
-from epicsx_events cimport (EX_HEADER, EX_NOTE_COMPLETION, EX_NOTE_CONNECTION, EX_NOTE_LARGE, EX_NOTE_LOG, EX_NOTE_VALUE,
-                            ex_block, ex_block_unref, ex_taken)
+from epicsx_events cimport (EX_HEADER, EX_NOTE_COMPLETION, EX_NOTE_CONNECTION, EX_NOTE_LARGE, EX_NOTE_LOG,
+                            EX_NOTE_VALUE, ex_block, ex_block_unref, ex_taken)
 
 from epicsx.counts import PVStats
 from epicsx.errors import message

@@ -51,7 +51,7 @@ cdef class Frame:
     cdef ex_frame f
     cdef object array
 
-    def __init__(self):
+    def __init__(self, *args, **kwargs):
         raise TypeError("frames come out of a stream")
 
     def __dealloc__(self):
@@ -149,7 +149,7 @@ cdef class Block:
     cdef readonly object gap
     """(n,) bool: whether the connection was lost before each."""
 
-    def __init__(self):
+    def __init__(self, *args, **kwargs):
         raise TypeError("blocks come out of a stream")
 
     def __len__(self):
@@ -331,7 +331,7 @@ cdef class Reducer:
     cdef object keep
     cdef readonly str name
 
-    def __init__(self):
+    def __init__(self, *args, **kwargs):
         raise TypeError("epicsx.reducers makes them")
 
     def __repr__(self):
