@@ -6,12 +6,14 @@ Channel Access environment first.
 
 from __future__ import annotations
 
+from epicsx.testing.areadetector import AreaDetectorIOC
 from epicsx.testing.ports import Loopback, free_port
 from epicsx.testing.pvset import MotorIOC, PVSet, ScalerIOC
 from epicsx.testing.repeater import Repeater
 from epicsx.testing.softioc import Casr, SoftIOC, SoftIOCError, configure_environment
 
 __all__ = [
+    "AreaDetectorIOC",
     "Casr",
     "Loopback",
     "MotorIOC",

@@ -1,0 +1,106 @@
+"""NDPluginROI as `epicsx.images` uses it: told what to cut out, in waits that notice the end of whoever waits.
+
+Threads
+    That of the image feed alone; `close` may be called from any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ._channel import Channel
+from ._ndarray import Roi
+from .errors import BadValueError, CATimeoutError
+
+__all__ = ["RoiPlugin"]
+
+_SLICE = 0.25
+"""Seconds after which a wait looks whether it is still wanted."""
+_FAR_EDGE = 1_000_000
+"""A size that NDPluginROI cuts to the picture's."""
+
+
+class RoiPlugin:
+    """One NDPluginROI, and the region that it is to cut out for an image plugin.
+
+    Parameters
+    ----------
+    plugin, image : str
+        The prefixes of NDPluginROI and of the image plugin.
+    roi : Roi
+    ended : callable() -> bool
+        Whether nobody wants it any more.
+    """
+
+    def __init__(self, plugin: str, image: str, roi: Roi, ended: Callable[[], bool]) -> None:
+        self.prefix, self._image, self._ended = plugin, image, ended
+        self.corner = {"roi_x": roi.x0, "roi_y": roi.y0}
+        self._values = {
+            "MinX": roi.x0,
+            "SizeX": _FAR_EDGE if roi.x1 is None else roi.x1 - roi.x0,
+            "MinY": roi.y0,
+            "SizeY": _FAR_EDGE if roi.y1 is None else roi.y1 - roi.y0,
+            "EnableX": 1,
+            "EnableY": 1,
+        }
+        # Kept, so that a wait that is taken up again does not begin its search anew.
+        self._ports = [Channel(plugin + "PortName_RBV"), Channel(image + "NDArrayPort_RBV")]
+        self._puts = [Channel(plugin + key) for key in self._values]
+
+    def tell(self) -> bool:
+        """Have it cut, and see that its frames are those that the array is of; False when it has `ended`.
+
+        Raises
+        ------
+        BadValueError
+            The image plugin has its frames from another plugin.
+        DisconnectedError, AccessError, PutError, ServerError
+            What the server answered, or that it went away.
+        """
+        for channel in (*self._ports, *self._puts):
+            while not channel.connected:
+                if self._ended():
+                    return False
+                try:
+                    channel.connect(_SLICE)
+                except CATimeoutError:
+                    pass
+        asked = [channel.get_async(dtype=str, timeout=None) for channel in self._ports]
+        if not self._done(asked):
+            return False
+        port, source = (self._text(request) for request in asked)
+        if port != source:
+            raise BadValueError(
+                f"'{self._image}' has its frames from {source!r}, not from '{self.prefix}', which is {port!r}: "
+                f"put {port!r} to '{self._image}NDArrayPort'",
+                name=self._ports[1].name,
+            )
+        values = self._values.values()
+        put = [c.put_async(v, timeout=None) for c, v in zip(self._puts, values, strict=True)]
+        if not self._done(put):
+            return False
+        for request in put:
+            request.result(0)
+        return True
+
+    def _done(self, requests: list[Any]) -> bool:
+        """Wait until all have their answers."""
+        for request in requests:
+            while not request.done():
+                if self._ended():
+                    return False
+                try:
+                    request.exception(_SLICE)
+                except CATimeoutError:
+                    pass
+        return True
+
+    @staticmethod
+    def _text(request: Any) -> str:
+        return str(request.result(0).value)
+
+    def close(self) -> None:
+        """Let go of its channels. What it was told stays."""
+        for channel in (*self._ports, *self._puts):
+            channel.close()
