@@ -64,7 +64,7 @@ class Feeder:
     """Puts arrays one by one, each when the one before has come to `stream`; what the record then had."""
 
     def __init__(self, name: str, stream: epicsx.Stream) -> None:
-        self.channel = Channel(name).connect()
+        self.channel = Channel(name).connect(30.0)
         self.stream = stream
         self.sent: list[tuple[int, Any]] = []
 
@@ -109,7 +109,7 @@ def opened(name: str, **options: Any) -> epicsx.Stream:
     """A stream that has had its first frame."""
     options.setdefault("coherent", False)
     options.setdefault("depth", 1000)  # a busy machine may be slow to write
-    stream = epicsx.stream(name, **options).connect()
+    stream = epicsx.stream(name, **options).connect(20.0)
     wait_until(lambda: stream.ledger.received)
     return stream
 
@@ -803,8 +803,8 @@ def test_a_full_disk_is_an_error_and_an_end(ioc: SoftIOC, tmp_path: Path) -> Non
         import errno, resource, sys, epicsx
         from epicsx import _hdf5
         stream = epicsx.stream(sys.argv[1])
-        stream.read(5)
-        channel = epicsx.Channel(sys.argv[1]).connect()
+        stream.read(20)
+        channel = epicsx.Channel(sys.argv[1]).connect(20.0)
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)
         def abandon(writer, abandon=_hdf5.Writer._abandon):
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)  # it is not of the disk alone

@@ -66,7 +66,7 @@ def watch() -> Iterator[Callable[..., ImageStream]]:
 
     def start(ioc: AreaDetectorIOC, **options: Any) -> ImageStream:
         made.append(epicsx.images(ioc.image_prefix, **options))
-        return made[-1].connect()
+        return made[-1].connect(20.0)
 
     yield start
     for each in made:

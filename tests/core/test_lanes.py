@@ -42,8 +42,8 @@ def test_what_is_large_goes_to_the_bulk_lane(w: SoftIOC, first: str) -> None:
 
     with Channel(w["big"]) as big, Channel(w["small"]) as small:
         if first == "connect":
-            big.connect()
-            small.connect()
+            big.connect(20.0)
+            small.connect(20.0)
         subscriptions = [big.subscribe(note), small.subscribe(note)]
         wait_until(lambda: len(seen) == 2)
         assert [lane_of(s) for s in subscriptions] == ["bulk", "default"]
@@ -69,8 +69,8 @@ def test_a_lane_may_be_chosen(w: SoftIOC) -> None:
         seen.append(threading.current_thread().name)
 
     with Channel(w["x"], lane="bulk") as x, Channel(w["big"], lane="default") as big:
-        x.connect()
-        big.connect()
+        x.connect(20.0)
+        big.connect(20.0)
         one, two = x.subscribe(note), big.subscribe(note)
         three = big.subscribe(note, lane="bulk")
         wait_until(lambda: len(seen) == 3)
@@ -83,7 +83,7 @@ def test_a_lane_may_be_chosen(w: SoftIOC) -> None:
 
 def test_part_of_a_large_array_is_small(w: SoftIOC) -> None:
     with Channel(w["big"]) as big:
-        big.connect()
+        big.connect(20.0)
         with big.subscribe(lambda sample: None, count=10) as part:
             assert lane_of(part) == "default"
 
@@ -130,7 +130,7 @@ def test_closed_while_it_moves(w: SoftIOC) -> None:
     for _ in range(20):
         with Channel(w["big"]) as big:
             subscription = big.subscribe(seen.append)
-            big.connect()
+            big.connect(20.0)
             subscription.close()
             assert subscription.closed
             before = len(seen)
@@ -208,10 +208,10 @@ import epicsx
 from epicsx import Channel
 def lanes():
     return sorted(t.name for t in threading.enumerate() if t.name.startswith("epicsx-"))
-x = Channel(sys.argv[1] + "x").connect()
+x = Channel(sys.argv[1] + "x").connect(20.0)
 x.subscribe(lambda s: None)
 assert lanes() == ["epicsx-default"], lanes()
-big = Channel(sys.argv[1] + "big").connect()
+big = Channel(sys.argv[1] + "big").connect(20.0)
 big.subscribe(lambda s: None)
 assert lanes() == ["epicsx-bulk", "epicsx-default"], lanes()
 print("ok")

@@ -453,20 +453,20 @@ def test_auto_is_coherent_where_the_array_is_full(w: SoftIOC) -> None:
     with Channel(w["w"]) as channel:
         channel.put(np.arange(1000.0), wait=True)
     with stream(w["w"]) as source:
-        source.connect()
+        source.connect(20.0)
         assert source.coherent is True
         assert source.read(20.0).data.tolist() == list(range(1000))
     with Channel(w["w"]) as channel:
         channel.put(np.arange(10.0), wait=True)
     with stream(w["w"]) as source:  # the filter would fill it up with zeros
-        source.connect()
+        source.connect(20.0)
         assert source.coherent is False
         assert source.read(20.0).count == 10
 
 
 def test_auto_is_plain_for_large_arrays(w: SoftIOC) -> None:
     with stream(w["big"]) as source:
-        source.connect()
+        source.connect(20.0)
         assert source.coherent is False
 
 
@@ -476,7 +476,7 @@ def test_a_name_that_asks_for_the_filter_itself(w: SoftIOC) -> None:
     name = epicsx.filter_name(w["w"], slice=(0, 5), coherent=True)
     for coherent in ("auto", True, False):
         with stream(name, coherent=coherent) as source:
-            source.connect()
+            source.connect(20.0)
             assert source.coherent is True
             assert source.read(20.0).data.tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(BadValueError, match="JSON"):
@@ -525,7 +525,7 @@ def test_in_bursts_a_plain_stream_repeats_frames_and_a_coherent_one_keeps_them_i
     """The IOC stamps when it posts and reads the array when it sends; with the filter it copies when it posts."""
     ioc = spare_ioc(BURSTS)
     with Channel(ioc["n"] + ".PROC") as process, Channel(ioc["n"]) as n:
-        process.connect()
+        process.connect(20.0)
         for _ in range(20_000):  # full, as the filter fills up with zeros
             process.put(1)
         wait_until(lambda: n.get().value == 20_000)
@@ -662,7 +662,7 @@ def test_a_coherent_stream_may_be_made_in_a_callback(w: SoftIOC) -> None:
 def test_texts_are_no_frames(w: SoftIOC) -> None:
     with stream(w["s"], coherent=False) as source:
         with pytest.raises(BadTypeError, match="texts"):
-            source.connect()
+            source.connect(20.0)
         with pytest.raises(BadTypeError, match="texts"):
             list(source)
     with pytest.raises(BadTypeError, match="texts"):
@@ -721,7 +721,7 @@ def read():
     for frame in source:
         pass
 threading.Thread(target=read, daemon=True).start()
-source.connect()
+source.connect(20.0)
 print("ok")
 """
     done = run_python(script, ioc.prefix, env=ioc.env)
