@@ -63,6 +63,9 @@ cdef extern from "epicsx_events.h" nogil:
         size_t queued
         size_t lost_logs
         uint64_t server_errors
+        unsigned emptied
+        unsigned leaving
+        unsigned deferred
         ex_request *first_due
         int polled
         int generation

@@ -146,6 +146,11 @@ cdef class Context:
         return self.lane.events, self.lane.bytes
 
     @property
+    def closing(self) -> tuple:
+        """Circuits whose last user is gone and waits for its clear; those being closed; channels that wait for that."""
+        return self.lane.emptied, self.lane.leaving, self.lane.deferred
+
+    @property
     def polled(self) -> bool:
         """Whether every update waits in the queue until somebody drains it, listened to or not."""
         return self.lane.polled != 0

@@ -436,9 +436,11 @@ static void channel_end(ex_lane *lane, ex_channel *ch)
     ca_clear_channel(id);                /* its subscriptions too; its requests are forgotten without a word */
     ex_channel_recall(ch);
     ex_lock(&lane->lock);
-    if (last) {
+    if (ch->last_of_circuit) {           /* or it became so while libca was at it: it had just connected */
         ch->last_of_circuit = 0;
         lane->emptied--;
+    }
+    if (last) {
         if (ex_now() >= lane->closing_until)
             lane->leaving = 0;           /* old ones, that nobody looked after */
         if (lane->leaving++ == 0)

@@ -19,6 +19,7 @@ from epicsx import (
     DisconnectedError,
     Request,
     Sample,
+    _ca,
     connect,
     get_many,
 )
@@ -336,3 +337,20 @@ def test_a_name_asked_for_again_while_its_circuit_closes_connects_at_once(
             again.connect(5.0)
         assert time.monotonic() - began < 4.0
         resumes.join()
+
+
+def test_channels_dropped_while_they_connect_leave_no_circuit_closing(
+    spare_ioc: Callable[..., SoftIOC],
+) -> None:
+    """Else every new channel would wait, as long as it waits for a server that is slow to close."""
+    ioc = spare_ioc(DB)
+    with Channel(ioc["x"]).connect(20.0):
+        context = _ca.context()
+    for number in range(150):
+        channel = Channel(ioc["x"])
+        if number % 3:  # about when the answer to its search comes
+            channel._core.wait_connected(0.025 + 0.0002 * (number % 50))
+        channel.close()
+        del channel
+    wait_until(lambda: context.closing[0] == 0, message="each emptied circuit was cleared")
+    wait_until(lambda: lent() == 0)
