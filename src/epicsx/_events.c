@@ -285,11 +285,11 @@ void ex_log(ex_lane *lane, int level, const char *name, const char *text)
 ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask)
 {
     ex_sub *fresh = (ex_sub *)calloc(1, sizeof *fresh);
-    ex_sub *s;
+    ex_sub *s, **at;
     if (!fresh)
         return NULL;
     ex_lock(&ch->lane->lock);
-    for (s = ch->subs; s; s = s->next)
+    for (at = &ch->subs; (s = *at) != NULL; at = &s->next)
         if (s->type == type && s->count == count && s->mask == mask)
             break;
     if (!s) {
@@ -303,8 +303,7 @@ ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask)
         s->last_status = ECA_NORMAL;
         ex_store(&s->refs, 1);           /* the channel's list */
         ex_channel_ref(ch);
-        s->next = ch->subs;
-        ch->subs = s;
+        *at = s;                         /* at the end: begun, and so answered, in the order of asking */
     }
     s->users++;
     (void)ex_add(&s->refs, 1);
