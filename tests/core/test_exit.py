@@ -322,10 +322,8 @@ def put(prefix):
 
 
 def _count(ioc: SoftIOC, expected: int) -> None:
-    until = time.monotonic() + 10.0
-    while (found := float(ioc.read("puts:n"))) < expected and time.monotonic() < until:
-        time.sleep(0.05)
-    assert (found, ioc.read("puts")) == (expected, "1999")
+    wait_until(lambda: float(ioc.read("puts:n")) >= expected, 10.0, every=0.05)
+    assert (float(ioc.read("puts:n")), ioc.read("puts")) == (expected, "1999")
 
 
 def test_a_put_of_a_forked_child_whose_channel_has_gone_arrives(
