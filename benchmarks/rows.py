@@ -21,6 +21,7 @@ class Source:
 
     record: str
     posts: int = 1
+    beside: tuple[str, ...] = ()  # records that it processes at the same time
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Row:
 
     group: str
     title: str
-    figure: str  # rate, cpu_us, bytes_each, ms
+    figure: str  # a key of UNITS
     epicsx: str
     c: str | None = None
     pyepics: str | None = None
@@ -88,10 +89,19 @@ def figure(result: Result, name: str) -> float:
     return number(name)
 
 
-UNITS = {"rate": "/s", "cpu_us": "us CPU", "bytes_each": "bytes", "ms": "ms"}
+UNITS = {
+    "rate": "/s",
+    "cpu_us": "us CPU",
+    "bytes_each": "bytes",
+    "ms": "ms",
+    "p99_ms": "ms",
+    "lost": "lost",
+    "growth": "bytes",
+}
 
 CHAIN = Source("all", SCALARS)
 STEADY = Source("step", SEGMENT)
+BESIDE = Source("tick", 1, ("camera",))
 
 MEASUREMENTS: dict[str, Measurement] = {}
 ROWS: list[Row] = []
@@ -124,6 +134,9 @@ def _simple() -> None:
     goal = at_least(60.0, "pyepics")
     ROWS.append(Row("getmany", "`caget_many` of 1000 PVs", "rate", new, c, old, goal))
     ROWS.append(Row("getmany", "`get_many` of 1000 channels", "rate", native, c, old))
+    columns = _measure("getmany/native snapshot", "native", "snapshot {p}n {s} 0 1000")
+    goal = at_least(0.7, "c")
+    ROWS.append(Row("getmany", "`snapshot` of 1000 PVs", "rate", columns, c, old, goal))
 
     c = _measure("put/c", "c", "put {p}put {p}put_posts {s}")
     old, new = _both("put", "put", "{p}put {s}")
@@ -175,24 +188,28 @@ def _updates(group: str, text: str, source: Source, steady: bool) -> None:
     c = _measure(f"{group}/c", "c", "updates {p}c 1000 {w} {s}", source)
     old, new = _both(group, "updates_callback", f"{{p}}c {times}", source)
     native = _measure(f"{group}/native", "native", f"updates {{p}}c {times}", source)
+    recorder = _measure(f"{group}/native recorder", "native", f"recorder {{p}}c {times}", source)
     old_value, value = _both(group, "updates_value", f"{{p}}c {times}", source)
     callback = f"{text}: `callback(**kw)`"
     subscribe = f"{text}: `subscribe(callback)`"
     fresh = f"{text}: no callback, `.value` fresh"
+    recorded = f"{text}: `Recorder`"
     lines = (
         (callback, new, old, at_least(10.0, "pyepics")),
         (subscribe, native, None, at_least(0.6, "c")),
         (fresh, value, old_value, at_least(0.9, "c")),
+        (recorded, recorder, None, at_least(0.9, "c")),
     )
     for title, mine, theirs, goal in lines:
         ROWS.append(Row(group, title, "rate", mine, c, theirs, None if steady else goal))
-    cpu_lines = (
+    cpu_lines: tuple[tuple[str, str, str | None, Goal | None], ...] = (
         (callback, new, old, Goal(False, 0.2 if steady else 0.15, "pyepics")),
         (subscribe, native, None, Goal(False, 0.0, "", 1.0, "us")),
         (fresh, value, old_value, Goal(False, 3.0, "c")),
+        (recorded, recorder, None, None),
     )
-    for title, mine, theirs, goal in cpu_lines:
-        shown = None if steady and mine is not new else goal
+    for title, mine, theirs, most in cpu_lines:
+        shown = None if steady and mine is not new else most
         ROWS.append(Row(group, f"CPU per update, {title}", "cpu_us", mine, c, theirs, shown))
 
 
@@ -213,6 +230,18 @@ def _arrays() -> None:
         goal = at_least(0.8 if record == "wave10k" else 0.85, "c")
         ROWS.append(Row(group, f"{text}, monitor: `callback(**kw)`", "rate", new, c, old, goal))
         ROWS.append(Row(group, f"{text}, monitor: `subscribe`", "rate", native, c, old, goal))
+        arguments = f"stream {{p}}{record} {{s}} {{w}}"
+        stream = _measure(f"{group}/native stream", "native", arguments, source)
+        title = f"{text}, `stream`"
+        large = at_least(0.95, "c") if record in ("image", "wave1m") else None
+        ROWS.append(Row(group, title, "rate", stream, c, old, large))
+        if record == "image":
+            arguments = f"reduce {{p}}{record} {{s}} {{w}}"
+            mean = _measure(f"{group}/native reduce", "native", arguments, source)
+            reduced = f"{text}, `stream(reduce=mean())`"
+            ROWS.append(Row(group, reduced, "rate", mean, c, old, at_least(1.0, "c")))
+            ROWS.append(Row(group, f"CPU per frame, {title}", "cpu_us", stream, c, old))
+            ROWS.append(Row(group, f"CPU per frame, {reduced}", "cpu_us", mean, c, old))
     goal = at_least(0.95, "c")
     for record in ("image", "wave1m"):
         text, group = texts[record], f"{record}_get"
@@ -234,9 +263,44 @@ def _arrays() -> None:
         ROWS.append(Row(group, f"{text}, `Channel.put(wait=True)`", "rate", native, c, old, goal))
 
 
+def _latency() -> None:
+    group, ticks = "latency", "{p}tick {s} {w} 1 {p}camera"
+    c = _measure(f"{group}/c", "c", "latency {p}tick {p}camera {w} {s}", BESIDE)
+    for gil in ("released", "held"):
+        first = gil == "released"
+        goal = Goal(False, 0.0, "", 2.0, "ms") if first else None
+        old, new = (
+            _measure(f"{group}/{p} {gil}", p, f"latency {ticks} {gil}", BESIDE)
+            for p in ("pyepics", "epicsx")
+        )
+        lines = [("`stream`", "stream", "auto"), ("`stream(lane='default')`", "stream", "default")]
+        if first:
+            lines.append(("`subscribe(lane='default')`", "subscribe", "default"))
+        for title, how, lane in lines:
+            arguments = f"latency {ticks} {gil} {how} {lane}"
+            key = _measure(f"{group}/native {how} {lane} {gil}", "native", arguments, BESIDE)
+            text = f"p99 of 1000 scalars/s beside images, {title}, GIL {gil}"
+            shown = goal if lane == "auto" else None
+            ROWS.append(Row(group, text, "p99_ms", key, c, old, shown))
+            if shown:
+                none = Goal(False, 0.0, "", 0.0, "lost")
+                ROWS.append(Row(group, f"lost of these, {title}", "lost", key, c, old, none))
+        text = f"p99 of 1000 scalars/s beside images, `PV(callback=)`, GIL {gil}"
+        ROWS.append(Row(group, text, "p99_ms", new, c, old, goal))
+
+
+def _memory() -> None:
+    # At up to 10 000 frames a second, a minute at most. One object leaked per frame is 16 bytes.
+    key = _measure("memory/native", "native", "memory {p}wave1k 60 0 100000", Source("wave1k"))
+    title = "memory growth per frame, `stream` of 100 000"
+    ROWS.append(Row("memory", title, "growth", key, goal=Goal(False, 0.0, "", 2.0, "bytes")))
+
+
 _simple()
 _updates("updates", "updates of 1000 scalars", CHAIN, steady=False)
 _updates("updates_10k", "10 000 updates/s", STEADY, steady=True)
 _arrays()
+_latency()
+_memory()
 
 GROUPS = list(dict.fromkeys(m.group for m in MEASUREMENTS.values()))

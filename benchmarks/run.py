@@ -177,7 +177,7 @@ class Run:
         try:
             worker.wait_for("READY")
             before, start = self.ioc.processed(source.record), time.perf_counter()
-            with self.ioc.scanned(source.record):
+            with self.ioc.scanned(source.record, *source.beside):
                 worker.tell("GO")
                 result: dict[str, object] = json.loads(worker.wait_for("{"))
             times = self.ioc.processed(source.record) - before
@@ -192,6 +192,9 @@ def _brief(result: dict[str, object]) -> str:
         return f"FAILED: {str(result['error']).splitlines()[-1]}"
     if "ms" in result:
         return f"{rows.figure(result, 'ms'):.1f} ms"
+    if "p99_ms" in result:
+        p50, p99, lost = (rows.figure(result, key) for key in ("p50_ms", "p99_ms", "lost"))
+        return f"p50 {p50:.3f} ms, p99 {p99:.3f} ms, {lost:.0f} lost"
     text = f"{rows.figure(result, 'rate'):,.1f}/s, {rows.figure(result, 'cpu_us'):.2f} us CPU each"
     if "posted" in result:
         text += f", posted {rows.figure(result, 'posted'):,.0f}/s"

@@ -19,10 +19,12 @@ ARRAYS = {
     "wave1m": ("DOUBLE", 1_000_000),
     "wave10k": ("DOUBLE", 10_000),
     "wave1k": ("DOUBLE", 1_000),
+    "camera": ("UCHAR", 1360 * 1024 * 3),
 }
 # Records that the IOC's own scan threads process, and how often per second: large arrays well
 # above what a client can take, small ones as fast as the scan thread goes; `all` so that its 1000
-# posts each time make about as many as the IOC can send.
+# posts each time make about as many as the IOC can send. `tick` and `camera` are what a beamline
+# has side by side: a scalar at 1 kHz, and images that a consumer of 30 ms each can just follow.
 RATES = {
     "all": 1000.0,
     "step": 1000.0,
@@ -30,6 +32,8 @@ RATES = {
     "wave1m": 500.0,
     "wave10k": 10_000.0,
     "wave1k": 10_000.0,
+    "tick": 1000.0,
+    "camera": 25.0,
 }
 MAX_ARRAY_BYTES = 100_000_000
 
@@ -78,6 +82,7 @@ def database() -> str:
     lines.append(_record("fanout", "choose", SELM="Specified", SELL="$(P)tens", **steps))
     lines.extend(_record("ao", f"n{i}", VAL=i, PINI="YES") for i in range(STATIC))
     lines.append(_counted("ao", "put"))
+    lines.append(_counted("calc", "tick", INPA="$(P)tick.VAL", CALC="A+1"))
     for name, (kind, count) in ARRAYS.items():
         lines.append(_counted("waveform", name, FTVL=kind, NELM=count))
     return "".join(lines)
@@ -112,14 +117,16 @@ class Ioc:
         return self._soft.pid
 
     @contextlib.contextmanager
-    def scanned(self, record: str) -> Iterator[None]:
-        """Let the IOC process a record by itself, at its rate in `RATES`, meanwhile."""
-        period = f"{1.0 / RATES[record]:g} second".lstrip("0")
-        self._soft.write(f"{record}.SCAN", period)
+    def scanned(self, *records: str) -> Iterator[None]:
+        """Let the IOC process records by itself, each at its rate in `RATES`, meanwhile."""
+        for record in records:
+            period = f"{1.0 / RATES[record]:g} second".lstrip("0")
+            self._soft.write(f"{record}.SCAN", period)
         try:
             yield
         finally:
-            self._soft.write(f"{record}.SCAN", "Passive")
+            for record in records:
+                self._soft.write(f"{record}.SCAN", "Passive")
 
     def processed(self, record: str) -> float:
         """How often a record has been processed."""

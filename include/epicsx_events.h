@@ -78,6 +78,8 @@ typedef struct ex_batch ex_batch;
 typedef struct ex_note ex_note;
 typedef struct ex_inbox ex_inbox;
 typedef struct ex_wait_node ex_wait_node;
+typedef struct ex_sink ex_sink;
+typedef struct ex_event ex_event;
 
 /* The libca getters a handler may call, as a table: the C tests bring their own. */
 typedef struct ex_getters {
@@ -90,7 +92,7 @@ typedef struct ex_getters {
 } ex_getters;
 extern ex_getters ex_libca;
 
-typedef enum { EX_NOTE_NONE, EX_NOTE_VALUE, EX_NOTE_CONNECTION, EX_NOTE_ACCESS, EX_NOTE_COMPLETION, EX_NOTE_LOG } ex_kind;
+typedef enum { EX_NOTE_NONE, EX_NOTE_VALUE, EX_NOTE_CONNECTION, EX_NOTE_ACCESS, EX_NOTE_COMPLETION, EX_NOTE_LOG, EX_NOTE_LARGE } ex_kind;
 
 struct ex_note {
     ex_note *next, *prev;        /* the lane's queue, oldest first; also the free list */
@@ -222,10 +224,12 @@ struct ex_sub {
     int type;                    /* a DBR type, EX_TIME_OF_NATIVE or EX_CTRL_OF_NATIVE */
     unsigned long count;
     long mask;
+    size_t limit;                /* bytes; 0: any size */
     int users;                   /* handles, and pins of the channel */
     int fresh;                   /* newest came since the last connect, with the present type */
     int last_status;             /* ECA of the last refused event, ECA_NORMAL after a good one */
     uint64_t arrivals;
+    ex_sink *sink;               /* it has this one alone, and neither a newest block nor handles */
     ex_block *newest;
     ex_handle *handles;
     ex_wait_node *waiting;       /* for a fresh value */
@@ -235,7 +239,7 @@ struct ex_handle {
     ex_sub *sub;
     ex_handle *next;
     ex_atomic_int refs;
-    int queueing, latest, closed, loss_told;
+    int queueing, latest, closed, loss_told, large_told;
     size_t max_events, max_bytes;
     size_t waiting, bytes;
     ex_note *oldest, *newest;
@@ -273,13 +277,16 @@ typedef struct ex_slot {
     ex_batch *batch;
     ex_atomic_int state;
     int status, type;
+    int is_small;                /* it is in `small`, header and value, and there is no block */
     ex_block *block;
+    double small[7];             /* any TIME structure of one element; a double for its alignment */
 } ex_slot;
 
 struct ex_batch {
     ex_mutex lock;
     ex_cond cond;
     ex_atomic_int refs;
+    int keep_small;              /* one value of a scalar record need not become a block; before lending */
     size_t n, left;
     ex_slot slots[1];
 };
@@ -315,6 +322,7 @@ void ex_channel_ref(ex_channel *ch);
 void ex_channel_unref(ex_channel *ch);
 void ex_channel_drop(ex_channel *ch);                /* nobody wants it any more: the keeper clears it */
 void ex_channel_set_news(ex_channel *ch, int wanted);
+void ex_channel_tell(ex_channel *ch, int connected);     /* connection and access news, as of another channel */
 void ex_channel_plan(ex_channel *ch);                /* lane lock held */
 void ex_channel_left(ex_channel *ch, int cleared);   /* lane lock held: it is no longer on its circuit */
 void ex_channel_close_pending(ex_channel *ch, int reason, void *owner);   /* those of one owner; NULL: all */
@@ -328,7 +336,11 @@ int ex_wait_value(ex_sub *sub, ex_waiter *w, ex_wait_node *node);         /* 1: 
 int ex_wait_for(ex_lane *lane, ex_waiter *w, int64_t deadline);           /* 1: nothing left to wait for */
 void ex_wait_end(ex_lane *lane, ex_waiter *w, ex_wait_node *nodes, size_t n);
 
-ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask);  /* a user of it: found, or made and planned */
+/* A user of it: found, or made and planned. Where an event would have more bytes than `limit` (0: none) at the first
+ * connect, libca is not asked: each handle is told by an EX_NOTE_LARGE to go elsewhere. */
+ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask, size_t limit);
+ex_sub *ex_sub_for(ex_channel *ch, int type, unsigned long count, long mask, ex_sink *sink);   /* the sink's own */
+int ex_sub_tell_large(ex_sub *sub, int type);        /* lane lock held. 1: it is too large; -1: and somebody was told */
 size_t ex_subs_of(ex_channel *ch);                   /* how many subscriptions libca has for it */
 void ex_sub_leave(ex_sub *sub);
 void ex_sub_unref(ex_sub *sub);

@@ -26,7 +26,7 @@ cdef extern from "epicsx_events.h" nogil:
     size_t ex_blocks()
     size_t ex_pool_bytes()
 
-    int EX_NOTE_NONE, EX_NOTE_VALUE, EX_NOTE_CONNECTION, EX_NOTE_ACCESS, EX_NOTE_COMPLETION, EX_NOTE_LOG
+    int EX_NOTE_NONE, EX_NOTE_VALUE, EX_NOTE_CONNECTION, EX_NOTE_ACCESS, EX_NOTE_COMPLETION, EX_NOTE_LOG, EX_NOTE_LARGE
     int EX_NEVER, EX_DOWN, EX_UP, EX_CLOSED
     int EX_PENDING, EX_DONE, EX_ABANDONED
     int EX_BY_REPLY, EX_BY_DEADLINE, EX_BY_CLOSE, EX_BY_SHUTDOWN, EX_BY_SIZE
@@ -87,6 +87,9 @@ cdef extern from "epicsx_events.h" nogil:
 
     ctypedef struct ex_sub:
         ex_channel *channel
+        int type
+        unsigned long count
+        long mask
         int fresh
         int last_status
         uint64_t arrivals
@@ -94,6 +97,7 @@ cdef extern from "epicsx_events.h" nogil:
     ctypedef struct ex_handle:
         ex_sub *sub
         int queueing
+        int latest
         int closed
         size_t max_events
         size_t max_bytes
@@ -117,9 +121,13 @@ cdef extern from "epicsx_events.h" nogil:
     ctypedef struct ex_slot:
         int state
         int status
+        int type
+        int is_small
         ex_block *block
+        double *small
 
     ctypedef struct ex_batch:
+        int keep_small
         size_t n
         size_t left
         ex_slot *slots
@@ -152,7 +160,8 @@ cdef extern from "epicsx_events.h" nogil:
     int ex_wait_for(ex_lane *lane, ex_waiter *w, int64_t deadline)
     void ex_wait_end(ex_lane *lane, ex_waiter *w, ex_wait_node *nodes, size_t n)
 
-    ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask)
+    ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask, size_t limit)
+    void ex_channel_tell(ex_channel *ch, int connected)
     size_t ex_subs_of(ex_channel *ch)
     void ex_sub_leave(ex_sub *sub)
     ex_block *ex_sub_newest(ex_sub *sub, int *fresh)

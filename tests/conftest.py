@@ -22,7 +22,7 @@ if str(_HERE) not in sys.path:  # for `from support import ...`
 
 from support import access_security, core_database, wait_until  # noqa: E402
 
-from epicsx.testing import Loopback, MotorIOC, Repeater, SoftIOC  # noqa: E402
+from epicsx.testing import AreaDetectorIOC, Loopback, MotorIOC, PVSet, Repeater, SoftIOC  # noqa: E402
 from epicsx.testing import free_port as _free_port  # noqa: E402
 from epicsx.testing.softioc import Database  # noqa: E402
 
@@ -116,6 +116,38 @@ def spare_ioc() -> Iterator[Callable[..., SoftIOC]]:
     for each in started:
         each.kill()
         each.stop()
+
+
+@pytest.fixture
+def detector() -> Iterator[Callable[..., AreaDetectorIOC]]:
+    """Give a function that starts an AreaDetectorIOC this process can see and may kill; three at a time."""
+    ports = list(LOOPBACK.spare_ports[:SPARE_PORTS])
+    started: list[AreaDetectorIOC] = []
+
+    def start(**options: Any) -> AreaDetectorIOC:
+        made = AreaDetectorIOC(
+            server_port=ports.pop(0), repeater_port=LOOPBACK.repeater_port, **options
+        )
+        started.append(made)
+        return made.start()
+
+    yield start
+    for each in started:
+        each.kill()
+        each.stop()
+
+
+@pytest.fixture
+def no_filters() -> Iterator[PVSet]:
+    """Give a server (caproto's) without channel filters, on a spare port; it has the array nofilter:w."""
+    pytest.importorskip("caproto")
+    with PVSet(
+        {"nofilter:w": [1.0, 2.0, 3.0]},
+        server_port=LOOPBACK.spare_ports[0],
+        repeater_port=LOOPBACK.repeater_port,
+        filters=False,
+    ) as started:
+        yield started
 
 
 @pytest.fixture

@@ -526,6 +526,64 @@ static void do_monitor(char *name, double warm, double seconds)
     end();
 }
 
+/* ---- a counter beside images ------------------------------------------------------------- */
+
+static double last_tick;
+static long n_lost;
+static atomic_int noting;    /* 0 before, 1 while it is measured, 2 after */
+
+static void on_tick(struct event_handler_args a)
+{
+    if (a.status != ECA_NORMAL) return;
+    double value = ((const struct dbr_time_double *)a.dbr)->value;
+    if (atomic_load(&noting) == 1) {
+        note_age(a.dbr);
+        if (n_ages > 1) n_lost += (long)(value - last_tick) - 1;
+    }
+    last_tick = value;
+    complete();
+}
+
+static void on_picture(struct event_handler_args a)
+{
+    if (a.status == ECA_NORMAL) keep(&a);
+}
+
+/* A context for each, as epicsx has its lanes.  What a reader of the ring does with an image
+ * touches no thread of libca's, so main sleeps. */
+static void do_latency(char *name, char *camera, double warm, double seconds)
+{
+    chid c = connect_one(name);
+    check(ca_create_subscription(DBR_TIME_DOUBLE, 0, c, DBE_VALUE | DBE_ALARM, on_tick, NULL,
+                                 NULL), "subscribe");
+    ca_flush_io();
+    wait_done(2);
+    ca_detach_context();
+    start();
+    c = connect_one(camera);
+    chtype type = dbf_type_to_DBR_TIME(ca_field_type(c));
+    make_ring(dbr_size_n(type, (long)ca_element_count(c)));
+    check(ca_create_subscription(type, 0, c, DBE_VALUE | DBE_ALARM, on_picture, NULL, NULL),
+          "subscribe");
+    ca_flush_io();
+    while (atomic_load(&frames) < 1) sleep_s(0.001);
+    wait_go();
+    sleep_s(warm);
+    double c0 = cpu(), t0 = mono();
+    atomic_store(&noting, 1);
+    sleep_s(seconds);
+    atomic_store(&noting, 2);
+    double t = mono() - t0, used = cpu() - c0;
+    sleep_s(0.01);    /* a handler may be noting its last */
+    if (n_ages < 1) die("no update came");
+    result((double)n_ages, t, used);
+    qsort(ages, (size_t)n_ages, sizeof *ages, by_value);
+    printf(", \"p50_ms\": %.4f, \"p99_ms\": %.4f, \"max_ms\": %.4f, \"lost\": %ld",
+           1e3 * ages[n_ages / 2], 1e3 * ages[n_ages * 99 / 100], 1e3 * ages[n_ages - 1], n_lost);
+    printf(", \"beside\": \"%ld images\"", atomic_load(&frames));
+    end();
+}
+
 /* ------------------------------------------------------------------------------------------ */
 
 int main(int argc, char **argv)
@@ -548,6 +606,8 @@ int main(int argc, char **argv)
     if (strcmp(verb, "updates") == 0 && n == 4)
         do_updates(a[0], atoi(a[1]), atof(a[2]), atof(a[3]));
     if (strcmp(verb, "monitor") == 0 && n == 3) do_monitor(a[0], atof(a[1]), atof(a[2]));
+    if (strcmp(verb, "latency") == 0 && n == 4)
+        do_latency(a[0], a[1], atof(a[2]), atof(a[3]));
     fprintf(stderr, "usage: client VERB ARGUMENT...\n");
     return 2;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -78,6 +79,66 @@ class Ages:
             return None
         parts = self.seconds[:half], self.seconds[half:]
         return [round(1e3 * statistics.median(part), 4) for part in parts]
+
+
+class Delays:
+    """How late each update of a counter came, from the IOC's stamp on, and how many never did."""
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Forget what was before."""
+        self.ns: list[int] = []
+        self.lost = 0.0
+        self._last: float | None = None
+
+    def note(self, received_ns: int, stamp_ns: int, value: float) -> None:
+        """One update."""
+        self.ns.append(received_ns - stamp_ns)
+        if self._last is not None:
+            self.lost += value - self._last - 1
+        self._last = value
+
+    def figures(self) -> dict[str, float]:
+        """Median, 99th percentile and greatest, in ms; how many were lost."""
+        if not self.ns:
+            raise SystemExit("no update came")
+        p50, p99, most = np.percentile(np.array(self.ns) / 1e6, [50, 99, 100])
+        return {"p50_ms": p50, "p99_ms": p99, "max_ms": most, "lost": self.lost}
+
+
+def occupied(gil: str, seconds: float = 0.03) -> Callable[[], object]:
+    """A function that takes so long, with the GIL released, or held by a C function."""
+    if gil == "released":
+        return lambda: time.sleep(seconds)
+    if gil != "held":
+        raise SystemExit(f"the GIL is released or held, not {gil!r}")
+    # A sleep, not a computation, so that it takes as long on a busy machine; PyDLL keeps the GIL.
+    usleep, microseconds = ctypes.PyDLL(None).usleep, int(1e6 * seconds)
+    return lambda: usleep(microseconds)
+
+
+def delayed(
+    delays: Delays,
+    warm: float,
+    seconds: float,
+    until: Callable[[float], object],
+    more: Callable[[], Mapping[str, object]],
+) -> NoReturn:
+    """Wait for GO, note delays for `seconds`, and report them; `until` lets the time pass."""
+    wait_go()
+    until(time.perf_counter() + warm)
+    used, start = cpu(), time.perf_counter()
+    delays.start()
+    until(start + seconds)
+    figures, stop, spent = delays.figures(), time.perf_counter(), cpu() - used
+    finish(len(delays.ns), stop - start, spent, **figures, **more())
+
+
+def sleep_until(end: float) -> None:
+    """Sleep until that time of perf_counter."""
+    time.sleep(max(0.0, end - time.perf_counter()))
 
 
 def measure(

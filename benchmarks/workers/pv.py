@@ -135,6 +135,35 @@ def updates(with_callback: bool) -> None:
     common.measure(received, warm, seconds, ages, meanwhile=look, more=more)
 
 
+def latency(camera: str, gil: str) -> None:
+    """A counter's callbacks beside those for images, each of which takes 30 ms."""
+    delays, work, frames = common.Delays(), common.occupied(gil), 0
+
+    def on_tick(value: Any = None, timestamp: float = 0.0, **kw: Any) -> None:
+        delays.note(time.time_ns(), round(1e9 * timestamp), value)
+
+    def on_image(value: Any = None, **kw: Any) -> None:
+        nonlocal frames
+        frames += 1
+        work()
+
+    pvs = [
+        epics.PV(name, auto_monitor=True, callback=on_tick),
+        epics.PV(camera, auto_monitor=True, callback=on_image),
+    ]
+    for pv in pvs:
+        if not pv.wait_for_connection(timeout=10.0):
+            raise SystemExit(f"cannot connect to {pv.pvname}")
+    for pv in pvs:  # not by a callback: pyepics sometimes makes none for the first value
+        checked(pv.get(timeout=10.0))
+    handles = channels(pvs)
+
+    def more() -> dict[str, object]:
+        return {"beside": f"{frames} images", **counts(handles[:1])}
+
+    common.delayed(delays, warm, seconds, common.sleep_until, more)
+
+
 def put_unwaited() -> None:
     """Puts without a wait, timed until the record that counts them has counted the last."""
     pv = one(auto_monitor=False)
@@ -195,6 +224,8 @@ def main() -> None:
         common.wait_until(lambda: delivered > 0)
         handles = channels([pv])
         common.measure(lambda: delivered, warm, seconds, ages, more=lambda: counts(handles))
+    elif verb == "latency":
+        latency(*sys.argv[7:9])
     else:
         raise SystemExit(f"no row {verb!r}")
 

@@ -17,16 +17,23 @@ for _module, _names in {
     "_version": "__version__",
     "_build_info": "build_info",
     "_channel": "Channel configure connect get_many put_many",
+    "_filters": "filter_name",
+    "_snapshot": "Snapshot restore snapshot",
     "_sample": "Sample",
+    "_stream": "Block Frame",
+    "_streams": "Stream stream",
+    "_record": "Recorder",
+    "_hdf5": "_to_hdf5",
+    "_images": "Image ImageStream images",
     "_ca": "Subscription",
     "_request": "Request",
     "_dbr": "Control get_encoding set_encoding",
     "_texts": "strict",
     "compat": "install_as_epics",
-    "counts": "ChannelStats Counts PVStats",
+    "counts": "ChannelStats Counts Ledger PVStats",
     "enums": "DBE DBR ECA Access Severity Status",
     "errors": "AccessError BadTypeError BadValueError CAError CASeverityException CATimeoutError "
-    "ChannelAccessException ChannelAccessGetFailure DisconnectedError PutError ServerError",
+    "ChannelAccessException ChannelAccessGetFailure DisconnectedError OverrunError PutError ServerError",
     "pv": "PV get_pv",
     "alarm": "Alarm",
     "device": "Device",
@@ -40,7 +47,7 @@ for _module, _names in {
 
 _MODULES = (
     *("alarm", "autosave", "ca", "compat", "dbr", "device", "devices", "enums", "errors"),
-    *("functional", "motor", "multiproc", "pv", "testing", "utils"),
+    *("functional", "motor", "multiproc", "pv", "reducers", "testing", "utils"),
 )
 
 __all__ = sorted(name for name in _NAMES if not name.startswith("_"))
@@ -51,7 +58,7 @@ def __getattr__(name: str) -> Any:
 
     if name in _NAMES:
         module = _NAMES[name]
-        if module in ("_ca", "_request"):
+        if module in ("_ca", "_request", "_stream"):
             import_module("._dispatch", __name__)  # nobody would deliver without it
         value = getattr(import_module("." + module, __name__), name)
     elif name in _MODULES:

@@ -11,6 +11,7 @@ from . import functional as functional
 from . import motor as motor
 from . import multiproc as multiproc
 from . import pv as pv
+from . import reducers as reducers
 from . import testing as testing
 from . import utils as utils
 from ._build_info import build_info as build_info
@@ -23,14 +24,28 @@ from ._channel import put_many as put_many
 from ._dbr import Control as Control
 from ._dbr import get_encoding as get_encoding
 from ._dbr import set_encoding as set_encoding
+from ._filters import filter_name as filter_name
+from ._hdf5 import _to_hdf5 as _to_hdf5
+from ._images import Image as Image
+from ._images import ImageStream as ImageStream
+from ._images import images as images
+from ._record import Recorder as Recorder
 from ._request import Request as Request
 from ._sample import Sample as Sample
+from ._snapshot import Snapshot as Snapshot
+from ._snapshot import restore as restore
+from ._snapshot import snapshot as snapshot
+from ._stream import Block as Block
+from ._stream import Frame as Frame
+from ._streams import Stream as Stream
+from ._streams import stream as stream
 from ._texts import strict as strict
 from ._version import __version__ as __version__
 from .alarm import Alarm as Alarm
 from .compat import install_as_epics as install_as_epics
 from .counts import ChannelStats as ChannelStats
 from .counts import Counts as Counts
+from .counts import Ledger as Ledger
 from .counts import PVStats as PVStats
 from .device import Device as Device
 from .enums import DBE as DBE
@@ -48,6 +63,7 @@ from .errors import CATimeoutError as CATimeoutError
 from .errors import ChannelAccessException as ChannelAccessException
 from .errors import ChannelAccessGetFailure as ChannelAccessGetFailure
 from .errors import DisconnectedError as DisconnectedError
+from .errors import OverrunError as OverrunError
 from .errors import PutError as PutError
 from .errors import ServerError as ServerError
 from .functional import INVALID_ALARM as INVALID_ALARM
@@ -83,6 +99,7 @@ __all__ = [
     "Alarm",
     "BadTypeError",
     "BadValueError",
+    "Block",
     "CAError",
     "CAPool",
     "CAProcess",
@@ -96,14 +113,22 @@ __all__ = [
     "Counts",
     "Device",
     "DisconnectedError",
+    "Frame",
+    "Image",
+    "ImageStream",
+    "Ledger",
     "Motor",
+    "OverrunError",
     "PVStats",
     "PutError",
+    "Recorder",
     "Request",
     "Sample",
     "ServerError",
     "Severity",
+    "Snapshot",
     "Status",
+    "Stream",
     "Subscription",
     "build_info",
     "caget",
@@ -115,12 +140,17 @@ __all__ = [
     "caput_many",
     "configure",
     "connect",
+    "filter_name",
     "get_encoding",
     "get_many",
     "get_pv",
+    "images",
     "install_as_epics",
     "poll",
     "put_many",
+    "restore",
     "set_encoding",
+    "snapshot",
+    "stream",
     "strict",
 ]

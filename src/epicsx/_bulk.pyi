@@ -1,5 +1,9 @@
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Self
 
 from ._ca import Core
 
@@ -22,3 +26,25 @@ def put_all(
     timeout: float | None = 5.0,
     lenient: bool = False,
 ) -> list[Any]: ...
+def identical(items: object, others: tuple[object, ...]) -> bool: ...
+
+@final
+class Targets:
+    def __new__(cls, cores: list[Core]) -> Self: ...
+
+@final
+class Reading:
+    def __new__(cls, targets: Targets, rows: list[int] | None = None) -> Self: ...
+    @property
+    def missing(self) -> list[int]: ...
+    def collect(
+        self,
+        timeout: float | None,
+        seconds: float | None,
+        values: list[Any],
+        stamps: npt.NDArray[np.int64],
+        severity: npt.NDArray[np.int16],
+        status: npt.NDArray[np.int16],
+        ok: npt.NDArray[np.bool_],
+        errors: dict[int, BaseException],
+    ) -> None: ...

@@ -5,14 +5,20 @@ Threads
     is answered or its channel cleared, whatever the caller's deadline was.
 """
 
+cimport cython
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.ref cimport PyObject
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 from caerr cimport ECA_DISCONN, ECA_NORMAL
 from epicsx._ca cimport Context, Core, batch_free, batch_get, batch_new, batch_put, batch_wait, deadline_of, gather
-from epicsx._dbr cimport Outgoing, time_of
+from db_access cimport DBR_TIME_DOUBLE, dbr_time_double, dbr_time_string
+from epicsx._dbr cimport Outgoing, decode_value, time_of, unix_ns, value_offset
 from epicsx._sample cimport pyepics_value, sample_of, value_of
-from epicsx_events cimport EX_DONE, EX_UP, ex_batch, ex_block, ex_block_ref, ex_channel
-from libc.stdint cimport int64_t
+from epicsx_events cimport (EX_DONE, EX_HEADER, EX_UP, ex_batch, ex_block, ex_block_ref, ex_channel,
+                            ex_slot)
+from libc.stdint cimport int16_t, int64_t, uint8_t
 
 from epicsx.errors import CAError, DisconnectedError, from_status, timed_out
 
@@ -190,3 +196,191 @@ def put_all(list cores, values, bint wait=False, timeout=5.0, bint lenient=False
         free(counts)
         free(data)
         free(out)
+
+
+# ---------------------------------------------------------------- columns
+
+cdef int column(object array, Py_ssize_t itemsize, Py_ssize_t rows, Py_buffer *buf) except -1:
+    PyObject_GetBuffer(array, buf, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS)
+    if buf.itemsize != itemsize or buf.len != itemsize * rows:
+        PyBuffer_Release(buf)
+        raise ValueError(f"a column of {rows} rows of {itemsize} bytes is wanted")
+    return 0
+
+
+cdef extern from "Python.h":
+    PyObject *list_item "PyList_GET_ITEM"(object items, Py_ssize_t i) nogil
+    PyObject *tuple_item "PyTuple_GET_ITEM"(object items, Py_ssize_t i) nogil
+
+
+def identical(items, tuple others) -> bool:
+    """Whether a list or tuple has the very objects of a tuple. None is touched, which would cost a cache miss each."""
+    cdef Py_ssize_t n = len(others), i
+    if type(items) is list:
+        if len(<list> items) != n:
+            return False
+        for i in range(n):
+            if list_item(items, i) != tuple_item(others, i):
+                return False
+        return True
+    if type(items) is not tuple or len(<tuple> items) != n:
+        return False
+    for i in range(n):
+        if tuple_item(items, i) != tuple_item(others, i):
+            return False
+    return True
+
+
+@cython.final
+cdef class Targets:
+    """Channels that are read together again and again, at hand in C; they stay open as long as this lives."""
+
+    cdef list cores
+    cdef Context context
+    cdef ex_channel **channels
+
+    def __cinit__(self, list cores):
+        cdef Py_ssize_t n = len(cores), i
+        self.cores = list(cores)
+        if n == 0:
+            return
+        self.context = context_of(self.cores)
+        self.channels = <ex_channel **> calloc(n, sizeof(ex_channel *))
+        if self.channels == NULL:
+            raise MemoryError
+        for i in range(n):
+            self.channels[i] = (<Core> self.cores[i]).ch
+
+    def __dealloc__(self):
+        free(self.channels)
+
+
+@cython.final
+cdef class Reading:
+    """Reads of many channels that have been sent with one flush, and the rows of those that are not connected.
+
+    Parameters
+    ----------
+    targets : Targets
+        The channels, one a row.
+    rows : list or None
+        The rows to read; None is all of them.
+    """
+
+    cdef ex_batch *b
+    cdef Py_ssize_t *rows       # of each slot
+    cdef Py_ssize_t n
+    cdef Targets targets
+    cdef readonly list missing
+
+    def __cinit__(self, Targets targets not None, list rows=None):
+        cdef Py_ssize_t n = len(targets.cores) if rows is None else len(rows), i, row, m = 0
+        cdef ex_channel **channels = NULL
+        cdef int *types = NULL
+        cdef unsigned long *counts = NULL
+        cdef ex_channel *ch
+        cdef int status
+        self.targets = targets
+        self.missing = []
+        if n == 0:
+            return
+        targets.context.check()
+        try:
+            channels = <ex_channel **> calloc(n, sizeof(ex_channel *))
+            types = <int *> calloc(n, sizeof(int))
+            counts = <unsigned long *> calloc(n, sizeof(unsigned long))     # 0: as many elements as there are
+            self.rows = <Py_ssize_t *> calloc(n, sizeof(Py_ssize_t))
+            if channels == NULL or types == NULL or counts == NULL or self.rows == NULL:
+                raise MemoryError
+            for i in range(n):
+                row = i if rows is None else <Py_ssize_t> rows[i]
+                ch = targets.channels[row]
+                if ch.state != EX_UP:
+                    self.missing.append(row)
+                    continue
+                channels[m] = ch
+                types[m] = time_of(ch.type)
+                self.rows[m] = row
+                m += 1
+            if m == 0:
+                return
+            self.b = batch_new(m)
+            if self.b == NULL:
+                raise MemoryError
+            self.b.keep_small = 1
+            self.n = m
+            status = batch_get(self.b, targets.context, channels, types, counts)
+            if status != ECA_NORMAL:
+                raise from_status(status, "", "bulk get")
+        finally:
+            free(channels)
+            free(types)
+            free(counts)
+
+    def __dealloc__(self):
+        if self.b != NULL:
+            batch_free(self.b)
+        free(self.rows)
+
+    def collect(self, timeout, seconds, list values, stamps, severity, status, ok, dict errors) -> None:
+        """Wait for the answers and fill the columns, each at its row; what failed goes into `errors`, by row.
+
+        Parameters
+        ----------
+        timeout : float or None, seconds
+            How long to wait from now on.
+        seconds : float or None
+            What a time-out says has been waited.
+        values : list
+        stamps, severity, status, ok : writable, contiguous buffers of int64, int16, int16, bool
+            As long as the channels are many. A row that failed is left as it is.
+        """
+        cdef Py_ssize_t size = len(self.targets.cores), i, row
+        cdef ex_slot *slot
+        cdef const dbr_time_string *head
+        cdef const char *at
+        cdef Py_buffer[4] buf
+        cdef int held = 0
+        cdef int64_t *stamps_at
+        cdef int16_t *severity_at
+        cdef int16_t *status_at
+        cdef uint8_t *ok_at
+        if self.b == NULL:
+            return
+        if len(values) != size:
+            raise ValueError(f"a list of {size} values is wanted")
+        batch_wait(self.b, deadline_of(timeout))    # afterwards nobody writes to the slots any more
+        memset(buf, 0, sizeof(buf))
+        try:
+            for array, itemsize in ((stamps, 8), (severity, 2), (status, 2), (ok, 1)):
+                column(array, itemsize, size, &buf[held])
+                held += 1
+            stamps_at = <int64_t *> buf[0].buf
+            severity_at = <int16_t *> buf[1].buf
+            status_at = <int16_t *> buf[2].buf
+            ok_at = <uint8_t *> buf[3].buf
+            for i in range(self.n):
+                row = self.rows[i]
+                slot = &self.b.slots[i]
+                if slot.state != EX_DONE or slot.status != ECA_NORMAL or (slot.block == NULL and not slot.is_small):
+                    errors[row] = problem(<Core> self.targets.cores[row], slot.state, slot.status, "get", seconds)
+                    continue
+                # What came is of the type asked for, else the slot's status would say so; and every TIME structure
+                # begins with alarm and stamp.
+                if not slot.is_small:
+                    head = <const dbr_time_string *> EX_HEADER(slot.block)
+                    values[row] = value_of(slot.block, slot.block.scalar)
+                else:
+                    head = <const dbr_time_string *> slot.small
+                    if slot.type == DBR_TIME_DOUBLE:        # most of them
+                        values[row] = (<const dbr_time_double *> slot.small).value
+                    else:
+                        at = <const char *> slot.small + value_offset(slot.type)
+                        values[row] = decode_value(slot.type, 1, at, None, True)
+                stamps_at[row] = unix_ns(head.stamp.secPastEpoch, head.stamp.nsec)
+                severity_at[row] = head.severity
+                status_at[row] = head.status
+                ok_at[row] = 1
+        finally:
+            for i in range(held):
+                PyBuffer_Release(&buf[i])

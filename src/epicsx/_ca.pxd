@@ -1,9 +1,10 @@
 # The compiled core, as the modules above may use it from Cython. What a user sees is in _ca.pyi.
 from epicsx_events cimport (ex_batch, ex_block, ex_channel, ex_counts, ex_handle, ex_inbox, ex_lane, ex_request, ex_sub,
                             ex_taken)
+from epicsx_sinks cimport ex_ledger, ex_recorder, ex_ring, ex_row, ex_rows, ex_sink, ex_slab, epicsx_reducer
 from epicsx._dbr cimport Outgoing
 from epicsx._sample cimport Sample
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 
 cdef class Context:
@@ -27,6 +28,7 @@ cdef class Core:
     cdef list listeners
     cdef ex_sub *control_sub
     cdef object control_seen
+    cdef object bulk                    # its channel in the bulk lane, once something large needed one
     cdef uint64_t control_arrival
     cdef public bint at_home            # epicsx.ca's own note: its first context uses this channel
     cdef object __weakref__
@@ -45,15 +47,19 @@ cdef class Core:
 
 
 cdef class Subscription:
-    cdef readonly Core core             # None once closed
+    cdef readonly Core core             # the user's channel; None once closed
+    cdef readonly Core events           # the one that carries the events: `core`, or its like in the bulk lane
     cdef readonly str name
     cdef Context context
     cdef ex_handle *h
     cdef object callback
     cdef bint pinned
     cdef object __weakref__
-    cdef int open_(self, Core core, int dbr_type, unsigned long count, long mask, size_t bound, bint latest,
-                   bint queueing) except -1
+    cdef int open_(self, Core home, int dbr_type, unsigned long count, long mask, size_t bound, bint latest,
+                   bint queueing, str lane) except -1
+    cdef int take_place(self, Core core, int type, unsigned long count, long mask, size_t bound, bint latest,
+                        bint queueing, size_t limit) except -1
+    cdef int move(self) except -1
     cdef int close_(self) except -1
     cdef int deliver(self, ex_taken *t) except -1
     cdef ex_block *newest(self, int *fresh) noexcept
@@ -89,3 +95,31 @@ cdef int batch_put(ex_batch *b, Context ctx, ex_channel **channels, const int *t
 cdef int batch_wait(ex_batch *b, int64_t deadline) except -1     # until all is answered, Ctrl-C, or the deadline
 cdef void batch_free(ex_batch *b) noexcept
 cdef int gather(Context ctx, ex_channel **channels, size_t n, int64_t deadline) except -1
+
+# ---- for _stream
+cdef Core core_in(Core home, str lane)
+cdef int sink_open(ex_sink *sink, Core c, int dbr_type, unsigned long count, long mask) except -1
+cdef void sink_close(ex_sink *sink) noexcept
+cdef void sink_free(ex_sink *sink) noexcept
+cdef ex_ring *ring_new(size_t depth, size_t block, int overflow) noexcept
+cdef ex_sink *ring_sink(ex_ring *ring) noexcept
+cdef void ring_reduce(ex_ring *ring, epicsx_reducer fn, void *state, size_t room, size_t every) noexcept
+cdef int ring_take(ex_ring *ring, bint latest, int64_t deadline, ex_slab **out) except -1   # one slice of a wait
+cdef void ring_wake(ex_ring *ring) noexcept
+cdef void ring_watch(ex_ring *ring, int fd) noexcept
+cdef bint ring_arm(ex_ring *ring) noexcept
+cdef void ring_ledger(ex_ring *ring, ex_ledger *out) noexcept
+cdef void ring_end(ex_ring *ring, ex_ring *next) noexcept
+cdef void ring_close(ex_ring *ring) noexcept
+cdef void slab_free(ex_slab *slab) noexcept
+cdef ex_recorder *recorder_new(size_t capacity, size_t max_events) noexcept
+cdef void recorder_free(ex_recorder *rec) noexcept
+cdef ex_sink *recorder_sink(ex_recorder *rec, uint32_t source) noexcept
+cdef size_t recorder_size(ex_recorder *rec) noexcept
+cdef size_t recorder_copy(ex_recorder *rec, size_t start, ex_row *out, size_t n) noexcept
+cdef ex_rows *recorder_take(ex_recorder *rec) noexcept
+cdef bint recorder_wait(ex_recorder *rec, size_t n, int64_t deadline) except -1
+cdef void recorder_close(ex_recorder *rec) noexcept
+cdef void recorder_ledger(ex_recorder *rec, ex_ledger *out) noexcept
+cdef epicsx_reducer reducer_named(const char *name) noexcept
+cdef int generation_now() noexcept

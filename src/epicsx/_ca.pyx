@@ -22,7 +22,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.buffer cimport PyBuffer_Release
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from epicsx._dbr cimport (Control, Outgoing, decode_control, element_size, encode, encode_string_block,
@@ -30,6 +30,7 @@ from epicsx._dbr cimport (Control, Outgoing, decode_control, element_size, encod
 from epicsx._sample cimport Sample, error_of, filled, out_buffer, sample_of
 from caerr cimport (ECA_CHANDESTROY, ECA_DISCONN, ECA_NORDACCESS, ECA_NORMAL, ECA_NOWTACCESS, ECA_TIMEOUT)
 from epicsx_events cimport *
+from epicsx_sinks cimport *
 
 from epicsx._linkage import MODE
 from epicsx.counts import ChannelStats, Counts
@@ -404,13 +405,20 @@ cdef class Core:
         """One consistent copy of the channel's counts, over all its subscriptions."""
         cdef ex_counts c
         ex_counts_of_channel(self.ch, &c)
-        return ChannelStats(c.received, c.delivered, c.merged, c.dropped, c.pending, self.ch.disconnects,
-                            self.ch.rejected_puts, self.ch.decode_errors)
+        found = ChannelStats(c.received, c.delivered, c.merged, c.dropped, c.pending, self.ch.disconnects,
+                             self.ch.rejected_puts, self.ch.decode_errors)
+        if self.bulk is None:
+            return found
+        more = self.bulk.stats
+        return ChannelStats(*[a + b for a, b in zip(found[:5], more[:5])], found.disconnects, found.rejected_puts,
+                            found.decode_errors + more.decode_errors)
 
     @property
     def subscriptions(self) -> int:
         """How many subscriptions the server serves now."""
-        return 0 if self.state_of_fork() else ex_subs_of(self.ch)
+        if self.state_of_fork():
+            return 0
+        return ex_subs_of(self.ch) + (self.bulk.subscriptions if self.bulk is not None else 0)
 
     # ---- connection
 
@@ -470,6 +478,11 @@ cdef class Core:
             if not self.listeners and self.context.generation == ex_generation_now():
                 ex_channel_set_news(self.ch, 0)
 
+    def tell(self, bint connected) -> None:
+        """Have those who listen here told of a connection elsewhere, by this channel's dispatcher."""
+        if self.context.alive_():
+            ex_channel_tell(self.ch, connected)
+
     def heard(self) -> list:
         """Those who listen, as strong references."""
         found = []
@@ -488,6 +501,8 @@ cdef class Core:
         if ref is not None and ref() is self:
             del self.context.registry[key]
         ex_channel_drop(self.ch)
+        if self.bulk is not None:
+            self.bulk.clear()
         for obj in list(self.context.pinned):
             if isinstance(obj, Subscription) and (<Subscription> obj).core is self:
                 (<Subscription> obj).close_()
@@ -525,7 +540,7 @@ cdef class Core:
         if self.ch.type == STRING:
             return Control()
         if self.control_sub == NULL:
-            self.control_sub = ex_sub_get(self.ch, EX_CTRL_OF_NATIVE, 1, DBE.PROPERTY)
+            self.control_sub = ex_sub_get(self.ch, EX_CTRL_OF_NATIVE, 1, DBE.PROPERTY, 0)
             if self.control_sub == NULL:
                 raise MemoryError
         if not self.wait_on(self.control_sub, deadline):
@@ -670,7 +685,7 @@ cdef class Core:
 
     # ---- subscriptions
 
-    def subscribe(self, callback, mask=5, count=0, queue="all", dbr_type=-1) -> Subscription:
+    def subscribe(self, callback, mask=5, count=0, queue="all", dbr_type=-1, lane="auto") -> Subscription:
         """Have ``callback(sample)`` called on the dispatcher for every update from now on."""
         cdef Subscription s
         self.check()
@@ -678,10 +693,16 @@ cdef class Core:
             raise BadTypeError(f"'{self.name}': a callback must be callable, not {callback!r}", name=self.name)
         s = Subscription.__new__(Subscription)
         s.callback = callback
-        s.open_(self, dbr_type, count, int(mask), bound_of(queue), queue == "latest", True)
+        s.open_(self, dbr_type, count, int(mask), bound_of(queue), queue == "latest", True, lane)
         self.context.pinned.add(s)
         s.pinned = True
         return s
+
+
+cdef int check_mask(str name, long mask) except -1:
+    if mask & ~15 or not mask:
+        raise BadValueError(f"'{name}': a mask is a combination of DBE flags, not {mask}", name=name)
+    return 0
 
 
 cdef size_t bound_of(object queue) except? 0:
@@ -761,102 +782,7 @@ def core(str name, int priority=0, Context ctx=None) -> Core:
     return c
 
 
-# ------------------------------------------------------------- subscription
-
-@cython.no_gc_clear
-cdef class Subscription:
-    """A handle on a running subscription: its callback, its place in the queue, its counts."""
-
-    def __dealloc__(self):
-        if self.h == NULL or self.context.generation != ex_generation_now():
-            return
-        ex_handle_close(self.h)
-        ex_handle_unref(self.h)
-
-    cdef int open_(self, Core core, int dbr_type, unsigned long count, long mask, size_t bound, bint latest,
-                   bint queueing) except -1:
-        cdef ex_sub *sub
-        if mask & ~15 or not mask:
-            raise BadValueError(f"'{core.name}': a mask is a combination of DBE flags, not {mask}", name=core.name)
-        sub = ex_sub_get(core.ch, EX_TIME_OF_NATIVE if dbr_type == -1 else dbr_type, count, mask)
-        if sub == NULL:
-            raise MemoryError
-        self.core = core
-        self.context = core.context
-        self.name = core.name
-        self.h = ex_handle_new(sub, queueing, bound, latest, 1, <void *> self)
-        if self.h == NULL:
-            ex_sub_leave(sub)
-            raise MemoryError
-        return 0
-
-    cdef int close_(self) except -1:
-        if self.h != NULL and self.context.generation == ex_generation_now():
-            ex_handle_close(self.h)
-        if self.pinned:
-            self.pinned = False
-            self.context.pinned.discard(self)
-        return 0
-
-    cdef int deliver(self, ex_taken *t) except -1:
-        """One update, on the dispatcher. The block's reference goes to the sample."""
-        cdef ex_block *b = t.block
-        t.block = NULL
-        self.callback(sample_of(b, self.name, self.h.sub.channel.type))
-        return 0
-
-    cdef ex_block *newest(self, int *fresh) noexcept:
-        return ex_sub_newest(self.h.sub, fresh)
-
-    cdef int release(self) except -1:
-        """Close, and forget the handle: another may be opened."""
-        self.close_()
-        if self.h != NULL and self.context.generation == ex_generation_now():
-            ex_handle_unref(self.h)
-        self.h = NULL
-        return 0
-
-    cdef int set_queueing(self, bint queueing) except -1:
-        ex_handle_set_queueing(self.h, queueing)
-        return 0
-
-    def close(self) -> None:
-        """End this handle: no further callback begins, what waits is dropped and counted. Idempotent."""
-        self.close_()
-        self.core = None                # a closed handle that is kept does not keep the channel open
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether it has been closed."""
-        return self.h == NULL or self.h.closed != 0
-
-    @property
-    def latest(self) -> Sample | None:
-        """The newest sample that came, delivered or not; None before the first."""
-        cdef ex_block *b = ex_sub_newest(self.h.sub, NULL)
-        return sample_of(b, self.name, self.h.sub.channel.type) if b != NULL else None
-
-    @property
-    def stats(self) -> Counts:
-        """One consistent copy of the counts: received == delivered + merged + dropped + pending."""
-        cdef ex_counts c
-        ex_handle_counts(self.h, &c)
-        return Counts(c.received, c.delivered, c.merged, c.dropped, c.pending)
-
-    def __getattr__(self, str name):
-        # received, delivered, merged, dropped, pending: each a fresh look, so not consistent with one another
-        if name in Counts._fields:
-            return getattr(self.stats, name)
-        raise AttributeError(f"'Subscription' object has no attribute {name!r}")
-
-    def __repr__(self):
-        return f"<Subscription {self.name!r} {self.stats}>"
+include "_ca_subscriptions.pxi"
 
 
 # ----------------------------------------------------------------- requests

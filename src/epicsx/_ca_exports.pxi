@@ -110,3 +110,130 @@ cdef int gather(Context ctx, ex_channel **channels, size_t n, int64_t deadline) 
             ex_wait_end(lane, &w, nodes, n)
         free(nodes)
     return 0
+
+
+# ------------------------------------------------- rings and recorders, for _stream
+
+cdef int sink_open(ex_sink *sink, Core c, int dbr_type, unsigned long count, long mask) except -1:
+    cdef int done
+    check_mask(c.name, mask)
+    c.check()
+    with nogil:
+        done = ex_sink_open(sink, c.ch, EX_TIME_OF_NATIVE if dbr_type == -1 else dbr_type, count, mask)
+    if not done:
+        raise MemoryError
+    return 0
+
+
+cdef void sink_close(ex_sink *sink) noexcept:
+    ex_sink_close(sink)
+
+
+cdef void sink_free(ex_sink *sink) noexcept:
+    ex_sink_unref(sink)
+
+
+cdef ex_ring *ring_new(size_t depth, size_t block, int overflow) noexcept:
+    return ex_ring_new(depth, block, overflow)
+
+
+cdef ex_sink *ring_sink(ex_ring *ring) noexcept:
+    return ex_ring_sink(ring)
+
+
+cdef void ring_reduce(ex_ring *ring, epicsx_reducer fn, void *state, size_t room, size_t every) noexcept:
+    ex_ring_reduce(ring, fn, state, room, every)
+
+
+cdef int ring_take(ex_ring *ring, bint latest, int64_t deadline, ex_slab **out) except -1:
+    """One look, or one slice of a wait; what was found."""
+    cdef int found
+    cdef int64_t until = slice_until(deadline)
+    with nogil:
+        found = ex_ring_take(ring, latest, until, out)
+    if found == EX_RING_EMPTY:
+        PyErr_CheckSignals()
+    return found
+
+
+cdef void ring_wake(ex_ring *ring) noexcept:
+    ex_ring_wake(ring)
+
+
+cdef void ring_watch(ex_ring *ring, int fd) noexcept:
+    ex_ring_watch(ring, fd)
+
+
+cdef bint ring_arm(ex_ring *ring) noexcept:
+    return ex_ring_arm(ring)
+
+
+cdef void ring_ledger(ex_ring *ring, ex_ledger *out) noexcept:
+    ex_ring_ledger(ring, out)
+
+
+cdef void ring_end(ex_ring *ring, ex_ring *next) noexcept:
+    with nogil:
+        ex_ring_end(ring, next)
+
+
+cdef void ring_close(ex_ring *ring) noexcept:
+    with nogil:
+        ex_ring_close(ring)
+
+
+cdef void slab_free(ex_slab *slab) noexcept:
+    ex_slab_free(slab)
+
+
+cdef ex_recorder *recorder_new(size_t capacity, size_t max_events) noexcept:
+    return ex_recorder_new(capacity, max_events)
+
+
+cdef void recorder_free(ex_recorder *rec) noexcept:
+    ex_recorder_unref(rec)
+
+
+cdef ex_sink *recorder_sink(ex_recorder *rec, uint32_t source) noexcept:
+    return ex_recorder_sink(rec, source)
+
+
+cdef size_t recorder_size(ex_recorder *rec) noexcept:
+    return ex_recorder_size(rec)
+
+
+cdef size_t recorder_copy(ex_recorder *rec, size_t start, ex_row *out, size_t n) noexcept:
+    with nogil:
+        return ex_recorder_copy(rec, start, out, n)
+
+
+cdef ex_rows *recorder_take(ex_recorder *rec) noexcept:
+    return ex_recorder_take(rec)
+
+
+cdef bint recorder_wait(ex_recorder *rec, size_t n, int64_t deadline) except -1:
+    cdef bint there = False
+    while not there:
+        with nogil:
+            there = ex_recorder_wait(rec, n, slice_until(deadline))
+        if not there:
+            PyErr_CheckSignals()
+            if ex_now() >= deadline:
+                return False
+    return True
+
+
+cdef void recorder_close(ex_recorder *rec) noexcept:
+    ex_recorder_close(rec)
+
+
+cdef void recorder_ledger(ex_recorder *rec, ex_ledger *out) noexcept:
+    ex_recorder_ledger(rec, out)
+
+
+cdef epicsx_reducer reducer_named(const char *name) noexcept:
+    return ex_reducer_named(name)
+
+
+cdef int generation_now() noexcept:
+    return ex_generation_now()

@@ -13,22 +13,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
-from . import _bulk, _ca
+from . import _bulk, _ca, _filters
 from . import _dispatch as _dispatch  # the delivering threads: whoever uses a channel needs them
 from .enums import DBE, DBR, Access
-from .errors import BadTypeError, BadValueError, CAError, timed_out
+from .errors import BadTypeError, BadValueError, CAError, CATimeoutError, timed_out
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._ca import Core, Subscription
     from ._dbr import Control
+    from ._filters import Deadband, Filters, Slice
     from ._request import Request
     from ._sample import Sample
     from .counts import ChannelStats
@@ -129,6 +131,7 @@ class _Facts:
     """What a closed handle still knows of its channel."""
 
     connected = read_access = write_access = False
+    connects = 0
 
     def __init__(self, core: Core) -> None:
         self.name = core.name
@@ -147,8 +150,10 @@ class Channel:
         The PV.
     priority : int, 0 to 99
         Channels of another priority have a circuit of their own.
-    lane : str
-        ``'auto'`` or ``'default'``.
+    lane : 'auto', 'default' or 'bulk'
+        Where subscriptions go: 'auto' sends those of more than 256 KiB an event over a channel of their own in the bulk
+        lane, which has its own circuit and its own dispatcher; the others force one or the other. Connection, get, put
+        and control data are always those of the default lane.
     on_connection, on_access : callable
         As the methods of these names.
     """
@@ -158,15 +163,15 @@ class Channel:
         name: str,
         *,
         priority: int = 0,
-        lane: Literal["auto", "default"] = "auto",
+        lane: Literal["auto", "default", "bulk"] = "auto",
         on_connection: Callable[[Channel, bool], object] | None = None,
         on_access: Callable[[Channel, bool, bool], object] | None = None,
     ) -> None:
-        if lane not in ("auto", "default"):
-            raise BadValueError(f"'{name}': lane is 'auto' or 'default', not {lane!r}", name=name)
+        _check_lane(name, lane)
         if not isinstance(name, str):
             raise BadTypeError(f"a PV name is a str, not {type(name).__name__}")
         self._core = _ca.core(name, priority)
+        self._lane: Literal["auto", "default", "bulk"] = lane
         self._closed = False
         self._subscriptions: set[Subscription] = set()
         self._many = 16  # from so many on, look which have been closed
@@ -238,10 +243,17 @@ class Channel:
             No connection within `timeout` seconds.
         """
         core = self._open()
-        if not core.connected and not core.wait_connected(timeout):
-            why = f"{core.host} was lost" if core.connects else "no server has answered its search"
-            raise timed_out(core.name, "connecting", timeout or 0.0, why)
+        if not core.connected and not self._wait_connected(timeout):
+            raise self._unconnected(timeout)
         return self
+
+    def _wait_connected(self, timeout: float | None) -> bool:
+        return self._core.wait_connected(timeout)
+
+    def _unconnected(self, timeout: float | None) -> CAError:
+        core = self._core
+        why = f"{core.host} was lost" if core.connects else "no server has answered its search"
+        return timed_out(core.name, "connecting", timeout or 0.0, why)
 
     def on_connection(self, callback: Callable[[Channel, bool], object]) -> None:
         """Have ``callback(channel, connected)`` called: now if it is connected already, then at each change."""
@@ -389,6 +401,7 @@ class Channel:
         mask: int = DBE.VALUE | DBE.ALARM,
         count: int = 0,
         queue: Literal["all", "latest"] | int = "all",
+        lane: Literal["auto", "default", "bulk"] | None = None,
     ) -> Subscription:
         """Have ``callback(sample)`` called on the dispatcher for every update, from now on.
 
@@ -401,10 +414,14 @@ class Channel:
         queue : 'all', 'latest' or int
             What may wait for a slow callback: 10 000 updates (of arrays 64 MiB), only the newest, or so many. What does
             not fit is counted in the subscription's ``dropped`` or ``merged``.
+        lane : 'auto', 'default', 'bulk' or None
+            As of the channel; None: the channel's own. Callbacks of the bulk lane run on a dispatcher of their own.
         """
         if count < 0:
             raise BadValueError(f"'{self.name}': a count is not negative ({count})", name=self.name)
-        made = self._open().subscribe(callback, mask, count, queue)
+        lane = lane or self._lane
+        _check_lane(self.name, lane)
+        made = self._open().subscribe(callback, mask, count, queue, lane=lane)
         if len(self._subscriptions) >= self._many:
             for each in list(self._subscriptions):
                 if each.closed:
@@ -414,6 +431,83 @@ class Channel:
         if self._closed:  # by another thread, meanwhile
             made.close()
         return made
+
+    def stream(self, **options: Any) -> Any:
+        """A `Stream` of the PV's frames; `epicsx.stream` tells the options."""
+        self._open()
+        # Streams stand above channels: the package's table of names has them.
+        return sys.modules[__package__].stream(self, **options)
+
+    # ---- filters
+
+    __iter__: ClassVar[None] = (
+        None  # `__getitem__` alone would make it an endless sequence of channels
+    )
+    __contains__: ClassVar[None] = None
+
+    @property
+    def filtered(self) -> Literal["server", "client"] | None:
+        """Where its updates are filtered; None: nowhere."""
+        return "server" if _filters.has_filters(self.name) else None
+
+    def filter(
+        self,
+        deadband: Deadband | None = None,
+        every: int | None = None,
+        slice: Slice | None = None,
+        *,
+        client_side: bool = False,
+        timeout: float | None = 5.0,
+    ) -> Channel:
+        """A channel to the same PV whose server sends only these updates, or elements.
+
+        The server filters for this client alone. ``get`` answers whatever the value, but sliced. Filters may be put on
+        a filtered channel, but each only once; they work in the order in which they were put on, the slice last.
+
+        If the server has the PV but no such filters, what needs a connection raises a `ServerError` that says so, once
+        its time-out is over.
+
+        Parameters
+        ----------
+        deadband : float or str
+            Only changes by more than this, and changes of the alarm; a text such as ``"5%"`` is relative to the last
+            value told. The first value always comes. Of no effect for arrays and texts.
+        every : int
+            Only every n-th update, beginning with the first.
+        slice : slice, int or (start, stop[, step])
+            Only these elements of an array. ``channel[2:5]`` is short for it. A put is refused: an IOC writes what is
+            put through a slice to the start of the array.
+        client_side : bool
+            Wait until the server is known to have the filters, at most `timeout` seconds. If it has not, do their work
+            here: the server sends everything, and an update that is held back counts as delivered, to the filter.
+            ``Subscription.latest`` is the newest of all then, and there is no ``get_async`` of a slice.
+        timeout : float, seconds
+            For `client_side` alone.
+
+        Raises
+        ------
+        BadTypeError, BadValueError
+            For what filters cannot express, as in `filter_name`.
+        CATimeoutError
+            With `client_side`: no server has the PV.
+        """
+        self._open()
+        return self._filter(
+            _filters.filters_of(self.name, deadband, every, slice), client_side, timeout
+        )
+
+    def _filter(self, filters: Filters, client_side: bool, timeout: float | None) -> Channel:
+        if not filters:
+            return Channel(self.name, priority=self._core.priority, lane=self._lane)
+        made = _ServerFiltered(self, filters)
+        if not client_side or made._has_filters(timeout):
+            return made
+        made.close()
+        return _ClientFiltered(self, filters)
+
+    def __getitem__(self, chosen: Slice) -> Channel:
+        """A channel to these elements of an array: ``filter(slice=chosen)``."""
+        return self.filter(slice=chosen)
 
     # ---- end
 
@@ -437,6 +531,210 @@ class Channel:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _check_lane(name: str, lane: str) -> None:
+    if lane not in ("auto", "default", "bulk"):
+        raise BadValueError(
+            f"'{name}': lane is 'auto', 'default' or 'bulk', not {lane!r}", name=name
+        )
+
+
+class _Filtered(Channel):
+    """What the channels with filters share: the filters put on, and what is not possible through them."""
+
+    _filters: Filters
+
+    def _check_put(self) -> None:
+        if "arr" in self._filters:
+            raise BadValueError(
+                f"put to '{self.name}': a slice is for reading; an IOC would write it to the start of the array",
+                name=self.name,
+            )
+
+    def put(self, value: Any, **how: Any) -> None:
+        self._check_put()
+        super().put(value, **how)
+
+    def put_async(self, value: Any, *, timeout: float | None = 5.0) -> Request:
+        self._check_put()
+        return super().put_async(value, timeout=timeout)
+
+    def _answer(self, found: Any) -> Any:
+        """What this channel makes of a sample, or of an error, of its core."""
+        return found
+
+
+class _ServerFiltered(_Filtered):
+    """A channel to a filtered name. The plain channel stands by, to tell whether the server lacks the filters."""
+
+    # seconds within which a server that has the plain name has answered for the other, too
+    _PATIENCE = 1.0
+
+    def __init__(self, plain: Channel, filters: Filters) -> None:
+        name = _filters.joined(plain.name, filters)
+        priority = plain._core.priority
+        super().__init__(name, priority=priority, lane=plain._lane)
+        self._plain = Channel(plain.name, priority=priority, lane=plain._lane)
+        self._filters = filters
+        self._seen: float | None = None  # since when the plain name is known to be connected
+        self._lacks()
+
+    def _filter(self, filters: Filters, client_side: bool, timeout: float | None) -> Channel:
+        return self._plain._filter(_both(self, filters), client_side, timeout)
+
+    def _lacks(self, patience: float = _PATIENCE) -> bool:
+        """Whether the plain name has been connected for that long, while this one has never been."""
+        now = monotonic()
+        if self._closed or self._core.connects or not self._plain.connected:
+            self._seen = None
+        elif self._seen is None:
+            self._seen = now
+        return self._seen is not None and now - self._seen >= patience
+
+    def _has_filters(self, timeout: float | None) -> bool:
+        """Whether the server has the filters, as soon as that is known."""
+        core, deadline = self._core, _deadline(timeout)
+        while not core.wait_connected(0.05):
+            if self._lacks(self._PATIENCE if timeout is None else min(timeout, self._PATIENCE)):
+                return False
+            if _left(deadline) == 0.0:
+                if self._plain.connected:
+                    return False  # not known for sure, but it does no harm
+                raise self._plain._unconnected(timeout)
+        return True
+
+    def _wait_connected(self, timeout: float | None) -> bool:
+        core, deadline = self._open(), _deadline(timeout)  # another thread may close this handle
+        while True:
+            left = _left(deadline)
+            if core.wait_connected(0.25 if left is None else min(left, 0.25)):
+                return True
+            lacks = self._lacks(5.0 if left is None else self._PATIENCE)
+            if left == 0.0 or (left is None and lacks):  # no filters come to who waits for ever
+                return False
+
+    def _answer(self, found: Any) -> Any:
+        lacking = isinstance(found, CATimeoutError) and self._lacks()
+        return self._unconnected(0.0) if lacking else found
+
+    def _unconnected(self, timeout: float | None) -> CAError:
+        if self._lacks():
+            return _filters.no_filters(self._plain.name, self._plain.host, self.name)
+        return super()._unconnected(timeout)
+
+    def get(
+        self, dtype: Any = None, count: int = 0, *, timeout: float | None = 5.0, out: Any = None
+    ) -> Sample:
+        return super().get(dtype, count, timeout=self._reached(timeout), out=out)
+
+    def put(self, value: Any, *, timeout: float | None = 5.0, **how: Any) -> None:
+        self._check_put()
+        super().put(value, timeout=self._reached(timeout), **how)
+
+    def control(self, timeout: float | None = 5.0) -> Control:
+        return super().control(self._reached(timeout))
+
+    def _reached(self, timeout: float | None) -> float | None:
+        """What is left of a time-out when it is connected."""
+        if self.connected:
+            return timeout
+        deadline = _deadline(timeout)
+        self.connect(timeout)
+        return _left(deadline)
+
+    def close(self) -> None:
+        super().close()
+        self._plain.close()
+
+
+class _ClientFiltered(_Filtered):
+    """A channel to the plain name that does itself what the server's filters would."""
+
+    def __init__(self, plain: Channel, filters: Filters) -> None:
+        super().__init__(plain.name, priority=plain._core.priority, lane=plain._lane)
+        self._filters = filters
+
+    @property
+    def filtered(self) -> Literal["client"]:
+        return "client"
+
+    @property
+    def count(self) -> int:
+        whole = self._core.count
+        return whole if whole <= 1 else self._kept(whole)
+
+    def _kept(self, count: int) -> int:
+        arr = self._filters.get("arr")
+        return count if arr is None else len(range(*_filters.chosen(arr, count).indices(count)))
+
+    def _filter(self, filters: Filters, client_side: bool, timeout: float | None) -> Channel:
+        return _ClientFiltered(self, _both(self, filters))
+
+    def get(
+        self, dtype: Any = None, count: int = 0, *, timeout: float | None = 5.0, out: Any = None
+    ) -> Sample:
+        if "arr" not in self._filters:
+            return super().get(dtype, count, timeout=timeout, out=out)
+        if out is not None:
+            raise BadValueError(
+                f"get of '{self.name}': out= needs a slice that the server makes", name=self.name
+            )
+        if count < 0:
+            return super().get(dtype, count)  # which refuses it
+        return self._part(super().get(dtype, timeout=timeout), count)
+
+    def get_async(
+        self, dtype: Any = None, count: int = 0, *, timeout: float | None = 5.0
+    ) -> Request:
+        if "arr" in self._filters:
+            raise BadValueError(
+                f"get of '{self.name}': get_async needs a slice that the server makes",
+                name=self.name,
+            )
+        return super().get_async(dtype, count, timeout=timeout)
+
+    def _part(self, sample: Sample, count: int = 0) -> Sample:
+        arr = self._filters.get("arr")
+        if arr is None or self._core.count <= 1:
+            return sample
+        chosen = _filters.chosen(arr, sample.count)
+        if count:
+            chosen = slice(
+                chosen.start, min(chosen.stop, chosen.start + count * arr["i"]), arr["i"]
+            )
+        return sample.part(chosen, self.count == 1)
+
+    def _answer(self, found: Any) -> Any:
+        return found if isinstance(found, BaseException) else self._part(found)
+
+    def subscribe(
+        self,
+        callback: Callable[[Sample], object],
+        *,
+        mask: int = DBE.VALUE | DBE.ALARM,
+        count: int = 0,
+        queue: Literal["all", "latest"] | int = "all",
+        lane: Literal["auto", "default", "bulk"] | None = None,
+    ) -> Subscription:
+        # Of a slice, so many elements are to be left; the server counts from the start of the array.
+        left = count if "arr" in self._filters and count > 0 else 0
+        core, gate = self._open(), _filters.Gate(self._filters)
+
+        def filtering(sample: Sample) -> None:
+            if gate.passes(sample, core.connects):
+                callback(self._part(sample, left))
+
+        if not callable(callback):
+            raise BadTypeError(f"'{self.name}': a callback must be callable", name=self.name)
+        return super().subscribe(filtering, mask=mask, count=count - left, queue=queue, lane=lane)
+
+
+def _both(channel: _Filtered, more: Mapping[str, Any]) -> Filters:
+    for key in more:
+        if key in channel._filters:
+            raise BadValueError(f"'{channel.name}' has a filter {key!r} already", name=channel.name)
+    return {**channel._filters, **more}
 
 
 def _cores(items: Sequence[str | Channel]) -> list[Core]:
@@ -552,7 +850,11 @@ def get_many(
     def read(ready: list[int], left: float | None) -> list[Any]:
         return _bulk.get_all([cores[i] for i in ready], -1, 0, left, _bulk.SAMPLES)
 
-    return _finish(_as_connected(cores, timeout, "get", read), "get", on_error)
+    found = _as_connected(cores, timeout, "get", read)
+    for i, channel in enumerate(channels):
+        if isinstance(channel, _Filtered):
+            found[i] = channel._answer(found[i])
+    return _finish(found, "get", on_error)
 
 
 def put_many(
@@ -567,6 +869,8 @@ def put_many(
 
     Raises
     ------
+    BadValueError
+        For a channel to a slice; nothing is written.
     CAError
         One error that names the failures; ``on_error='return'`` puts each exception in its place instead. What fits is
         written even where something else does not.
@@ -575,10 +879,17 @@ def put_many(
     if len(channels) != len(values):
         raise BadValueError(f"{len(channels)} channels but {len(values)} values")
     cores = _cores(channels)
+    for channel in channels:
+        if isinstance(channel, _Filtered):
+            channel._check_put()
 
     def write(ready: list[int], left: float | None) -> list[Any]:
         return _bulk.put_all(
             [cores[i] for i in ready], [values[i] for i in ready], wait, left, False
         )
 
-    return _finish(_as_connected(cores, timeout, "put", write), "put", on_error)
+    found = _as_connected(cores, timeout, "put", write)
+    for i, channel in enumerate(channels):
+        if isinstance(channel, _ServerFiltered):
+            found[i] = channel._answer(found[i])
+    return _finish(found, "put", on_error)

@@ -8,6 +8,7 @@
  *   libca's reference to a channel begins before ca_create_channel and ends after ca_clear_channel has returned. A
  *   waiter lives on the stack of whoever waits; it is out of every list before that returns. */
 #include "epicsx_queue.h"
+#include "epicsx_sinks.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -227,6 +228,14 @@ static void post_news(ex_channel *ch, int kind, int a, int b)
         ch->news_serial = note->serial;
 }
 
+void ex_channel_tell(ex_channel *ch, int connected)
+{
+    ex_lock(&ch->lane->lock);
+    post_news(ch, EX_NOTE_CONNECTION, connected, ch->type);
+    post_news(ch, EX_NOTE_ACCESS, ch->reading, ch->writing);
+    ex_unlock(&ch->lane->lock);
+}
+
 /* Each circuit, and the name of its host, once per lane: thousands of channels share it. Lane lock held; let go for
  * memory. NULL without any. */
 static struct ex_circuit *intern_circuit(ex_lane *lane, const char *host, unsigned priority)
@@ -335,8 +344,11 @@ void ex_on_connection(struct connection_handler_args args)
             ch->reading = ch->writing = 0;
             if (circuit_unresponsive)
                 ch->tainted = 1;         /* the server goes on streaming; a clear would not tell it */
-            for (s = ch->subs; s; s = s->next)
+            for (s = ch->subs; s; s = s->next) {
                 s->fresh = 0;
+                if (s->sink)
+                    s->sink->lost(s->sink);
+            }
             post_news(ch, EX_NOTE_CONNECTION, 0, ch->type);
             if (lost)
                 post_news(ch, EX_NOTE_ACCESS, 0, 0);

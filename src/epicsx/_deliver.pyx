@@ -24,8 +24,8 @@ from epicsx._ca cimport Context, Core, Subscription, take, taken_done
 from epicsx._dbr cimport Control, Header, ctrl_of, decode_control, native_of, read_header, time_of
 from epicsx._request cimport Request
 from epicsx._sample cimport Sample, pyepics_value
-from epicsx_events cimport (EX_HEADER, EX_NOTE_COMPLETION, EX_NOTE_CONNECTION, EX_NOTE_LOG, EX_NOTE_VALUE,
-                            ex_block, ex_block_unref, ex_taken)
+from epicsx_events cimport (EX_HEADER, EX_NOTE_COMPLETION, EX_NOTE_CONNECTION, EX_NOTE_LARGE, EX_NOTE_LOG,
+                            EX_NOTE_VALUE, ex_block, ex_block_unref, ex_taken)
 
 from epicsx.counts import PVStats
 from epicsx.errors import message
@@ -110,6 +110,13 @@ def drain(Context context, int limit=1000) -> int:
                     except BaseException:
                         log.exception("callback of a request of '%s' failed", q.core.name)
                     q = None
+            elif t.kind == EX_NOTE_LARGE:
+                if t.py != NULL:
+                    s = <Subscription> t.py
+                    try:
+                        s.move()
+                    except Exception:
+                        log.exception("the updates of '%s' have not come", s.name)
             elif t.kind == EX_NOTE_LOG:
                 log_note(t.a, <const char *> t.subject)
             elif t.py != NULL:
@@ -289,7 +296,7 @@ cdef class Face(Subscription):
         """Monitor the PV: the newest value is kept; it is queued for callbacks only while somebody listens."""
         self.unsubscribe()
         self.arrival = 0
-        self.open_(self.core, -1, count, mask, 10_000, False, self.listening)
+        self.open_(self.core, -1, count, mask, 10_000, False, self.listening, "auto")
 
     def unsubscribe(self) -> None:
         """End the monitor. The last values stay readable."""

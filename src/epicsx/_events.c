@@ -12,6 +12,7 @@
 #include "epicsx_events.h"
 
 #include "epicsx_queue.h"
+#include "epicsx_sinks.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -216,6 +217,10 @@ int ex_lane_take(ex_lane *lane, ex_taken *out)
         h->delivered++;
         break;
     }
+    case EX_NOTE_LARGE:
+        out->py = ((ex_handle *)note->subject)->py;
+        note_remove(lane, note);
+        break;
     case EX_NOTE_COMPLETION:
         out->py = ((ex_request *)note->subject)->py;
         note_remove(lane, note);
@@ -237,6 +242,7 @@ void ex_taken_done(ex_taken *t)
     ex_block_unref(t->block);
     switch (t->kind) {
     case EX_NOTE_VALUE:
+    case EX_NOTE_LARGE:
         ex_handle_unref((ex_handle *)t->subject);
         break;
     case EX_NOTE_COMPLETION:
@@ -282,7 +288,7 @@ void ex_log(ex_lane *lane, int level, const char *name, const char *text)
 
 /* ------------------------------------------------- subscriptions and handles */
 
-ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask)
+static ex_sub *sub_get(ex_channel *ch, int type, unsigned long count, long mask, size_t limit, ex_sink *sink)
 {
     ex_sub *fresh = (ex_sub *)calloc(1, sizeof *fresh);
     ex_sub *s, **at;
@@ -290,7 +296,7 @@ ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask)
         return NULL;
     ex_lock(&ch->lane->lock);
     for (at = &ch->subs; (s = *at) != NULL; at = &s->next)
-        if (s->type == type && s->count == count && s->mask == mask)
+        if (s->type == type && s->count == count && s->mask == mask && s->limit == limit && !sink && !s->sink)
             break;
     if (!s) {
         s = fresh;
@@ -299,8 +305,14 @@ ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask)
         s->type = type;
         s->count = count;
         s->mask = mask;
+        s->limit = limit;
         s->live_type = -1;
         s->last_status = ECA_NORMAL;
+        s->sink = sink;
+        if (sink) {
+            sink->sub = s;
+            ex_sink_ref(sink);
+        }
         ex_store(&s->refs, 1);           /* the channel's list */
         ex_channel_ref(ch);
         *at = s;                         /* at the end: begun, and so answered, in the order of asking */
@@ -312,6 +324,46 @@ ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask)
     ex_unlock(&ch->lane->lock);
     free(fresh);
     return s;
+}
+
+ex_sub *ex_sub_get(ex_channel *ch, int type, unsigned long count, long mask, size_t limit)
+{
+    return sub_get(ch, type, count, mask, limit, NULL);
+}
+
+ex_sub *ex_sub_for(ex_channel *ch, int type, unsigned long count, long mask, ex_sink *sink)
+{
+    return sub_get(ch, type, count, mask, 0, sink);
+}
+
+int ex_sub_tell_large(ex_sub *sub, int type)
+{
+    ex_lane *lane = sub->channel->lane;
+    unsigned long n = sub->channel->count;
+    ex_handle *h;
+    int told = 0;
+    if (sub->count && sub->count < n)
+        n = sub->count;
+    if (!sub->limit || sub->arrivals || n * ex_element_bytes(type) <= sub->limit)
+        return 0;
+    for (h = sub->handles; h; h = h->next) {
+        ex_note *note;
+        if (h->large_told)
+            continue;
+        if (!lane->free_notes && !ex_notes_reserve(lane, 1))
+            return 1;
+        /* the lock may have been let go: begin anew, if need be, when we are asked again */
+        for (h = sub->handles; h && h->large_told; h = h->next)
+            ;
+        if (!h)
+            break;
+        h->large_told = 1;
+        (void)ex_add(&h->refs, 1);
+        note = ex_note_new(lane, EX_NOTE_LARGE, h);
+        ex_note_append(lane, note);
+        told = 1;
+    }
+    return told ? -1 : 1;
 }
 
 size_t ex_subs_of(ex_channel *ch)
@@ -340,6 +392,8 @@ void ex_sub_unref(ex_sub *sub)
     if (ex_add(&sub->refs, -1) > 0)
         return;
     ex_block_unref(sub->newest);
+    if (sub->sink)
+        ex_sink_unref(sub->sink);
     ex_channel_unref(sub->channel);
     free(sub);
 }
@@ -464,6 +518,8 @@ void ex_on_event(struct event_handler_args args)
         sub->last_status = args.status;
         ex_wait_over(&sub->waiting);
         ex_unlock(&lane->lock);
+        if (sub->sink && sub->sink->refused)
+            sub->sink->refused(sub->sink, args.status);
         return;
     }
     /* A callback cannot see the payload's size: against a stock libca the count is checked here. */
@@ -480,6 +536,16 @@ void ex_on_event(struct event_handler_args args)
         return;
     head = ex_header_bytes((int)args.type);
     bytes = (size_t)args.count * ex_element_bytes((int)args.type);
+    if (sub->sink) {
+        ex_event e;
+        e.dbr_type = (int)args.type;
+        e.count = (size_t)args.count;
+        e.bytes = bytes;
+        e.header = args.dbr;
+        e.values = (const char *)args.dbr + head;
+        sub->sink->event(sub->sink, &e);         /* all it needs is under its own lock; nobody waits for this sub */
+        return;
+    }
     b = ex_block_new((int)args.type, (size_t)args.count, head, bytes);
     if (b) {
         b->scalar = ch->count == 1;
@@ -542,6 +608,8 @@ ex_handle *ex_handle_new(ex_sub *sub, int queueing, size_t max_events, int lates
     for (at = &sub->handles; *at; at = &(*at)->next)
         ;
     *at = h;                             /* at the end: who came first is told first */
+    if (!sub->live && sub->channel->state == EX_UP)
+        ex_channel_plan(sub->channel);   /* it connected between the look of who asks and now: it may be too large */
     if (replay && sub->fresh)
         handle_receive(lane, h, sub->newest, &f);
     ex_unlock(&lane->lock);
@@ -628,9 +696,12 @@ void ex_counts_of_channel(ex_channel *ch, ex_counts *out)
     ex_handle *h;
     ex_lock(&ch->lane->lock);
     *out = ch->past;
-    for (s = ch->subs; s; s = s->next)
+    for (s = ch->subs; s; s = s->next) {
         for (h = s->handles; h; h = h->next)
             add_counts(h, out);
+        if (s->sink && s->users)         /* one that is closed has added its counts to the past */
+            s->sink->counts(s->sink, out);
+    }
     ex_unlock(&ch->lane->lock);
 }
 

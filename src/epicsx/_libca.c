@@ -252,13 +252,12 @@ int ex_ca_flush_soon(ex_lane *lane)
     return wait ? ECA_NORMAL : ex_ca_flush(lane);
 }
 
-/* The end of a bulk call: one flush, and one short lock for all channels. */
+/* The end of a bulk call: one short lock for all channels, and one flush. In this order, so that the answers, each of
+ * which takes the lane's lock, do not find it held by us. */
 static void batch_done(ex_batch *b, ex_lane *lane, ex_channel **channels)
 {
-    struct ca_client_context *before = attach(lane);
+    struct ca_client_context *before;
     size_t i;
-    ca_flush_io();
-    restore(lane, before);
     ex_lock(&lane->lock);
     for (i = 0; i < b->n; i++)
         if (b->slots[i].link.channel) {
@@ -267,6 +266,9 @@ static void batch_done(ex_batch *b, ex_lane *lane, ex_channel **channels)
                 ex_channel_plan(ch);
         }
     ex_unlock(&lane->lock);
+    before = attach(lane);
+    ca_flush_io();
+    restore(lane, before);
 }
 
 int ex_ca_get_batch(ex_batch *b, ex_lane *lane, ex_channel **channels, const int *types, const unsigned long *counts)
@@ -532,6 +534,11 @@ static int channel_step(ex_lane *lane, ex_channel *ch)
             return 1;
         }
         if (!s->live && wanted_type(s) >= 0 && ch->id) {
+            int large = ex_sub_tell_large(s, wanted_type(s));
+            if (large < 0)
+                return 1;
+            if (large)
+                continue;
             sub_begin(lane, ch, s, wanted_type(s));
             if (s->live)
                 return 1;                /* refused: on with the next; the reason is in the log */

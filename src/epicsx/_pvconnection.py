@@ -21,7 +21,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from . import _ca, _chids, _polling, _texts, _values, ca, dbr
+from . import _ca, _chids, _filters, _polling, _texts, _values, ca, dbr
 from ._deliver import Face, delivering
 from ._listeners import CallbackDict, CallbackList
 from .errors import CAError
@@ -74,6 +74,19 @@ class _Filtered:
         pass
 
 
+class _Teller:
+    """Passes the news of a large PV's channel in the default lane to the thread that delivers its values."""
+
+    def __init__(self, events: Core) -> None:
+        self.events = events
+
+    def _on_core_connection(self, connected: bool, native_type: int) -> None:
+        self.events.tell(connected)
+
+    def _on_core_access(self, read: bool, write: bool) -> None:
+        self.events.tell(self.events.connected)
+
+
 class PVConnection:
     """A PV's channel: found, connected, monitored, lost and found again."""
 
@@ -104,6 +117,8 @@ class PVConnection:
     _rights: tuple[bool, bool] | None = None
     _pinned = False
     _listens = False
+    _heard: Core  # whose news are heard
+    _teller: _Teller | None = None  # who passes on those of the default lane
     _closed = False
     _forced: bool | None = None
 
@@ -112,10 +127,19 @@ class PVConnection:
     def _begin(self) -> None:
         """Hear of the connection; if it is there already, it is told here and now."""
         core = self._core
-        self._listens = True
-        core.listen(self)
+        self._listen()
         if core.connected:
             self._on_core_connection(True, core.native_type, at_once=True)
+
+    def _listen(self) -> None:
+        """Hear of connection and rights by the thread that delivers the values: that of the lane they come by."""
+        events = self._face.events if self._face is not None and self._face.subscribed else None
+        self._listens = True
+        self._heard = events or self._core
+        self._heard.listen(self)
+        if self._heard is not self._core:
+            self._teller = _Teller(self._heard)
+            self._core.listen(self._teller)
 
     def _pin(self, wanted: bool) -> None:
         # By a bound method: the context keeps a set, and PVs of one name are equal to one another.
@@ -135,8 +159,7 @@ class PVConnection:
             if wanted != self._pinned:
                 self._pin(wanted)
             if wanted and not self._listens and not self._closed:
-                self._listens = True
-                self._core.listen(self)
+                self._listen()
                 if self._core.connected:  # who comes later is told of the next change
                     self._told = self._announced = True
             if first is not None and self._core.connected and self._settled == self._core.connects:
@@ -191,6 +214,12 @@ class PVConnection:
 
     def _on_core_connection(self, connected: bool, native_type: int, at_once: bool = False) -> None:
         """Connection news, on the dispatcher or (`at_once`) in the constructor: users are told, then the PV is so."""
+        if (
+            connected
+            and self._teller is not None
+            and not (self._core.connected and self._heard.connected)
+        ):
+            return  # a large PV has two channels: it is connected when both are, and told so by the second
         with _settling:
             if self._told is connected or self._closed:
                 return
@@ -372,7 +401,10 @@ class PVConnection:
         self._filtered = None
         if self._listens:
             self._listens = False
-            self._core.unlisten(self)
+            self._heard.unlisten(self)
+            if self._teller is not None:
+                self._core.unlisten(self._teller)
+                self._teller = None
 
     # ------------------------------------------------------------- the monitor
 
@@ -418,17 +450,21 @@ class PVConnection:
             face.attach(core, self.form if self.form in _FORMS else "native", self.chid)
         else:
             face.subscribe(self._user_max_count or 0, mask)
+            if self._listens and face.events is not self._heard:
+                self._heard.unlisten(self)
+                self._listen()
         if self.verbose:
             self._print_updates(mask)
 
     def _filter(self) -> _Filtered | None:
         """The channel that tells only of changes by ``monitor_delta``; the IOC's filter, not its MDEL for everybody."""
         core, delta = self._core, self._monitor_delta
-        if delta is None or "{" in self.pvname:
+        if delta is None or _filters.has_filters(self.pvname):
             return None
         if core.count == 1 and core.native_type in (dbr.FLOAT, dbr.DOUBLE) and 0 < delta < 1e300:
-            dot = "" if "." in self.pvname else "."
-            name = f'{self.pvname}{dot}{{"dbnd":{{"abs":{float(delta)!r}}}}}'
+            name = _filters.filter_name(
+                self.pvname, deadband=float(delta)
+            )  # a Decimal is good, too
             self._filtered = _Filtered(self, _ca.core(name))
         return self._filtered
 

@@ -22,7 +22,7 @@
 /* ----------------------------------------------------- what libca may answer */
 
 /* Lane lock held. */
-static void pending_join(ex_pending *p, ex_channel *ch)
+static void pending_join(ex_pending *p, ex_channel *ch)     /* the caller counts it: ex_lent_add */
 {
     p->prev = NULL;
     p->next = ch->pending;
@@ -31,7 +31,6 @@ static void pending_join(ex_pending *p, ex_channel *ch)
     ch->pending = p;
     p->channel = ch;
     p->lent = 1;
-    ex_lent_add(1);
 }
 
 /* Lane lock held. 0: somebody else has taken it out already. */
@@ -95,6 +94,7 @@ int ex_request_lend(ex_request *r)
         status = ch->state == EX_CLOSED ? ECA_CHANDESTROY : ECA_DISCONN;
     else {
         pending_join(&r->link, ch);
+        ex_lent_add(1);
         ch->in_call++;
         ex_request_ref(r);
     }
@@ -314,6 +314,18 @@ static int slot_end(ex_slot *s, int status, ex_block *b)
     return mine;
 }
 
+/* One value into the slot itself, where that was asked for: no block, no lock. Nobody reads it unless slot_end makes the
+ * slot DONE with ECA_NORMAL afterwards. */
+static int keep_small(ex_slot *s, const ex_channel *ch, const struct event_handler_args *args)
+{
+    size_t bytes = ex_header_bytes((int)args->type) + ex_element_bytes((int)args->type);
+    if (!s->batch->keep_small || ch->count != 1 || args->count != 1 || bytes > sizeof s->small)
+        return 0;
+    memcpy(s->small, args->dbr, bytes);
+    s->is_small = 1;
+    return 1;
+}
+
 /* Thread: recv, or whichever loses the circuit; under libca's callback lock. GIL: none.
  * May: copy once, end the request, wake. May not: call libca. */
 void ex_on_reply(struct event_handler_args args)
@@ -331,7 +343,7 @@ void ex_on_reply(struct event_handler_args args)
         if (status == ECA_NORMAL && s->type >= 0) {
             if (!args.dbr || !reply_fits(ch, &args, s->type))
                 status = ECA_BADTYPE;
-            else if (!(b = block_of(ch, &args, 1)))
+            else if (!keep_small(s, ch, &args) && !(b = block_of(ch, &args, 1)))
                 status = ECA_ALLOCMEM;
         }
         ex_lock(&lane->lock);
@@ -466,6 +478,7 @@ void ex_batch_unref(ex_batch *b)
 void ex_batch_lend(ex_batch *b, ex_lane *lane, ex_channel **channels)
 {
     size_t i;
+    int lent = 0;
     ex_lock(&lane->lock);
     for (i = 0; i < b->n; i++) {
         ex_channel *ch = channels[i];
@@ -479,8 +492,10 @@ void ex_batch_lend(ex_batch *b, ex_lane *lane, ex_channel **channels)
         }
         pending_join(&s->link, ch);
         ch->in_call++;
-        ex_batch_ref(b);
+        lent++;
     }
+    ex_lent_add(lent);
+    (void)ex_add(&b->refs, lent);        /* one each, before anybody can take a slot out */
     ex_unlock(&lane->lock);
 }
 

@@ -11,6 +11,8 @@ cdef class Sample:
     cdef object cached, array
     cdef readonly str name              # of the PV. Not the channel: a sample that is kept does not keep it open
     cdef int native
+    cdef bint parted                    # only some of the elements: `array` has them, `left` of them
+    cdef size_t left
     cdef object raw_(self, bint scalar)
 
 

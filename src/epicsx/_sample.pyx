@@ -72,6 +72,19 @@ cdef class Sample:
         """The value by pyepics' rule: bare where one element came, but CHAR and STRING arrays stay sequences."""
         return self.array if self.array is not None else pyepics_value(self.b)
 
+    def part(self, chosen: slice, scalar: bool):
+        """The sample of these elements alone, an array as a view; bare if `scalar` and one is left."""
+        cdef Sample s
+        values = self.raw_(False)[chosen]
+        ex_block_ref(self.b)
+        s = sample_of(self.b, self.name, self.native)
+        s.parted = True
+        s.left = len(values)
+        if scalar and s.left == 1:
+            values = values[0].item() if hasattr(values[0], "item") else values[0]
+        s.array = values
+        return s
+
     @property
     def value(self):
         """An int, float or str where the record has one element, else an ndarray (for strings a list)."""
@@ -116,7 +129,7 @@ cdef class Sample:
     @property
     def count(self) -> int:
         """How many elements came."""
-        return self.b.count
+        return self.left if self.parted else self.b.count
 
     @property
     def dbr_type(self) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["ChannelStats", "Counts", "PVStats"]
+__all__ = ["ChannelStats", "Counts", "Ledger", "PVStats"]
 
 
 class Counts(NamedTuple):
@@ -39,6 +39,29 @@ class ChannelStats(NamedTuple):
     """Puts without wait that the server refused."""
     decode_errors: int
     """Updates refused because type or count could not be true."""
+
+
+class Ledger(NamedTuple):
+    """One consistent copy of a stream's counts of frames: ``received == delivered + merged + dropped + pending``."""
+
+    received: int
+    """Frames that libca handed over."""
+    delivered: int
+    """Frames that were handed out, singly or in blocks; of a recorder: rows written."""
+    merged: int
+    """Frames passed over by ``latest()``, and those of which a reducer wanted nothing."""
+    dropped: int
+    """Frames discarded because ``depth`` were waiting, or because the stream was closed first."""
+    pending: int
+    """Frames that wait."""
+    repeated: int
+    """Frames with the very stamp of the one before, as a server sends one again after a reconnect."""
+    disconnects: int
+    """How often the connection was lost."""
+    bytes: int
+    """Bytes of all frames received."""
+    inferred_lost: int | None
+    """Frames missing by a counter in the data; None where Channel Access cannot know."""
 
 
 class PVStats(NamedTuple):

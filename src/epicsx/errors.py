@@ -9,6 +9,7 @@
      +- BadTypeError                    also TypeError
      +- BadValueError                   also ValueError
      +- PutError                        the server refused a put
+     +- OverrunError                    more frames came than a stream may hold
      +- ServerError                     the server refused anything else
      |   +- ChannelAccessGetFailure     pyepics' name               .chid
      +- ChannelAccessException          pyepics' name
@@ -31,6 +32,7 @@ __all__ = [
     "ChannelAccessException",
     "ChannelAccessGetFailure",
     "DisconnectedError",
+    "OverrunError",
     "PutError",
     "ServerError",
     "from_status",
@@ -100,6 +102,10 @@ class BadValueError(CAError, ValueError):
 
 class PutError(CAError):
     """The server refused a put."""
+
+
+class OverrunError(CAError):
+    """More frames came than a stream may hold: with ``overflow='error'`` it says so, once."""
 
 
 class ServerError(CAError):

@@ -324,7 +324,7 @@ static int counts_add_up(ex_handle *h)
 __attribute__((unused))
 static ex_handle *open_handle(ex_channel *ch, int type, int queueing, size_t max_events, int latest, void *py)
 {
-    ex_sub *s = ex_sub_get(ch, type, 0, 5);
+    ex_sub *s = ex_sub_get(ch, type, 0, 5, 0);
     ex_handle *h = ex_handle_new(s, queueing, max_events, latest, 1, py);
     keeper(ch->lane);
     return h;

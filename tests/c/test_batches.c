@@ -258,6 +258,44 @@ static void one_channel_many_times(void)
     end();
 }
 
+static void small_values_need_no_block(void)
+{
+    static const struct { short type; int dbr, count, kept; } cases[] = {
+        {DBR_DOUBLE, DBR_TIME_DOUBLE, 1, 1}, {DBR_STRING, DBR_TIME_STRING, 1, 1}, {DBR_CHAR, DBR_TIME_CHAR, 1, 1},
+        {DBR_DOUBLE, DBR_TIME_DOUBLE, 0, 0}, {DBR_DOUBLE, DBR_CTRL_DOUBLE, 1, 0},
+    };
+    size_t k;
+    for (k = 0; k < sizeof cases / sizeof cases[0]; k++) {
+        fake f;
+        ex_channel *ch;
+        ex_batch *b = ex_batch_new(2);
+        fakes_install();
+        lane = ex_lane_new("test");
+        ch = fake_channel(lane, &f, "dev:s", cases[k].type, 1);
+        fake_up(&f);
+        b->keep_small = 1;
+        b->slots[0].type = b->slots[1].type = cases[k].dbr;
+        ex_batch_lend(b, lane, (ex_channel *[]){ch, ch});
+        ch->in_call = 0;
+        fake_reply(&b->slots[0].link, cases[k].dbr, cases[k].count, 7, ECA_NORMAL);
+        CHECK(!b->slots[1].is_small);
+        fake_reply(&b->slots[1].link, cases[k].dbr, cases[k].count, 7, ECA_GETFAIL);
+        CHECK_EQ(ex_batch_wait(b, EX_FOREVER), 1);
+        CHECK_EQ(b->slots[0].status, ECA_NORMAL);
+        CHECK_EQ(b->slots[0].is_small, cases[k].kept);
+        CHECK_EQ(b->slots[0].block == NULL, cases[k].kept);
+        CHECK(b->slots[1].status == ECA_GETFAIL && !b->slots[1].is_small && !b->slots[1].block);
+        CHECK_EQ(ex_blocks(), !cases[k].kept);
+        if (k == 0) {
+            CHECK(((struct dbr_time_double *)b->slots[0].small)->value == 7.0);
+        }
+        ex_batch_unref(b);
+        CHECK_EQ(ex_blocks(), 0);
+        end_channel(ch);
+        end_lane(lane);
+    }
+}
+
 int main(void)
 {
     RUN(all_are_answered);
@@ -269,5 +307,6 @@ int main(void)
     RUN(close_and_shutdown_end_the_wait);
     RUN(wrong_replies_and_errors);
     RUN(one_channel_many_times);
+    RUN(small_values_need_no_block);
     return finish();
 }

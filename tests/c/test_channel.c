@@ -220,17 +220,17 @@ static void equal_subscriptions_are_one(void)
 {
     ex_sub *a, *b, *other;
     begin();
-    a = ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5);
-    b = ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5);
+    a = ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5, 0);
+    b = ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5, 0);
     CHECK(a == b);
     CHECK_EQ(a->users, 2);
-    other = ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 7);
+    other = ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 7, 0);
     CHECK(other != a);
     ex_sub_leave(other);
-    other = ex_sub_get(ch, EX_TIME_OF_NATIVE, 1, 5);
+    other = ex_sub_get(ch, EX_TIME_OF_NATIVE, 1, 5, 0);
     CHECK(other != a);
     ex_sub_leave(other);
-    other = ex_sub_get(ch, DBR_TIME_DOUBLE, 0, 5);
+    other = ex_sub_get(ch, DBR_TIME_DOUBLE, 0, 5, 0);
     CHECK(other != a);
     ex_sub_leave(other);
     CHECK_EQ(keeper(lane), 1);
@@ -249,11 +249,11 @@ static void a_subscription_found_before_it_was_forgotten_lives_on(void)
     int ended;
     begin();
     fake_up(&f);
-    a = ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5);
+    a = ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5, 0);
     keeper(lane);
     ended = server.ended;
     ex_sub_leave(a);
-    b = ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5);
+    b = ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5, 0);
     keeper(lane);
     CHECK(b->live);
     CHECK_EQ(server.ended, ended);
@@ -374,7 +374,7 @@ static void what_plans_a_channel(void)
     fake_up(&f);
     CHECK_EQ(plans(), 0);                        /* nothing to be done: no subscriptions */
     fake_down(&f);
-    s = ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5);
+    s = ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5, 0);
     CHECK_EQ(plans(), 0);                        /* waits for the connection */
     fake_up(&f);
     CHECK_EQ(plans(), 1);
@@ -382,7 +382,7 @@ static void what_plans_a_channel(void)
     CHECK(s->live);
     fake_down(&f);
     CHECK_EQ(plans(), 0);
-    ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5);
+    ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5, 0);
     CHECK_EQ(plans(), 0);                        /* libca knows it already */
     ex_sub_leave(s);
     CHECK_EQ(plans(), 0);
@@ -464,7 +464,7 @@ static void a_drop_wakes_those_who_wait(void)
     ex_waiter w;
     ex_sub *s;
     begin();
-    s = ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5);
+    s = ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5, 0);
     ex_wait_begin(lane, &w);
     CHECK_EQ(ex_wait_connected(ch, &w, &n), 0);
     CHECK_EQ(ex_wait_value(s, &w, &m), 0);
@@ -490,7 +490,7 @@ static void a_value_or_an_error_wakes(void)
     struct event_handler_args args;
     begin();
     fake_up(&f);
-    s = ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5);
+    s = ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5, 0);
     keeper(lane);
     ex_wait_begin(lane, &w);
     CHECK_EQ(ex_wait_value(s, &w, &n), 0);

@@ -194,7 +194,7 @@ static void do_open(void)
     m->joined = ++joins;
     m->byte_bound = (size_t)64 << 20;
     m->last = -1;
-    sub = ex_sub_get(channels[c], EX_TIME_OF_NATIVE, 0, s ? 5 : 7);
+    sub = ex_sub_get(channels[c], EX_TIME_OF_NATIVE, 0, s ? 5 : 7, 0);
     if (model_sub[c][s].users++ == 0 && model_sub[c][s].s != sub)
         model_sub[c][s].fresh = 0;
     model_sub[c][s].s = sub;

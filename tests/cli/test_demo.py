@@ -337,7 +337,9 @@ def test_a_missing_extra_is_one_line(missing: str) -> None:
     assert "pip install 'epicsx[demo]'" in result.stderr
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["demo", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["demo", "--help"], ["record", "--help"], ["--version"]]
+)
 def test_help_reads_nothing_heavy(argv: list[str]) -> None:
     result = run_python(
         """
@@ -347,7 +349,7 @@ def test_help_reads_nothing_heavy(argv: list[str]) -> None:
             main(sys.argv[1:])
         except SystemExit as end:
             assert not end.code
-        heavy = {"numpy", "rich", "PIL", "epicsx._ca", "epicsx._dbr", "epicsx.testing", "asyncio"}
+        heavy = {"numpy", "h5py", "rich", "PIL", "epicsx._ca", "epicsx._dbr", "epicsx.testing", "asyncio"}
         print("read:", *sorted(heavy & set(sys.modules)))
         """,
         *argv,

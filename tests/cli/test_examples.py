@@ -1,18 +1,22 @@
-"""Each script of examples/, unchanged, under `epicsx run`; and under pyepics, where that can run it."""
+"""Each script of examples/, unchanged, under `epicsx run`; and under pyepics, where it is for that."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+from support import start_python
 
-from epicsx.testing import MotorIOC, PVSet, SoftIOC
+from epicsx.testing import AreaDetectorIOC, MotorIOC, PVSet, SoftIOC
+from epicsx.testing.areadetector import numbered_frame
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -77,6 +81,94 @@ def test_pool(ioc: SoftIOC, method: str) -> None:
     for i, name in enumerate(names):
         assert re.search(rf"^  \d+: {name} = {i}\b", out, re.MULTILINE), out
     assert "6 PVs by " in out
+
+
+# ------------------------------------------- with epicsx's own interface
+
+WAVE = """
+record(calc, "$(P)n") { field(CALC, "VAL+1") field(SCAN, ".1 second") }
+record(compress, "$(P)wave") { field(ALG, "Circular Buffer") field(NSAM, "8") field(INP, "$(P)n CP") }
+"""
+
+
+def test_waveform_acquisition(own_ioc: Callable[..., SoftIOC], tmp_path: Path) -> None:
+    ioc, path = own_ioc(WAVE), tmp_path / "frames.npy"
+    with start_python(READY, ioc["wave"], env=ioc.env) as full:
+        full.wait_line("full")
+    out = run("epicsx", "waveform_acquisition.py", ioc["wave"], 20, path, env=ioc.env)
+    assert number(r"20 frames in 2 blocks, .* ([\d.]+) frames/s", out) > 0
+    assert "lost among them: 0;" in out
+    data = np.load(path)
+    assert data.shape == (20, 8)
+    np.testing.assert_array_equal(np.diff(data, axis=0), 1)
+    assert number(r"8 samples of float64, mean ([\d.]+)", out) == pytest.approx(data.mean(), 1e-4)
+
+
+def test_recording(own_ioc: Callable[..., SoftIOC], tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    ioc, path = own_ioc(WAVE), tmp_path / "run.h5"
+    with start_python(READY, ioc["wave"], env=ioc.env) as full:
+        full.wait_line("full")
+    first = run("epicsx", "recording.py", ioc["wave"], path, 1, env=ioc.env)
+    stored = number(r"stored (\d+) in \d", first)
+    assert stored >= 1
+    assert "dropped 0" in first
+    assert f"{stored:.0f} frames in the file, 0 known to be missing" in first
+    run("epicsx", "recording.py", ioc["wave"], path, 0.5, env=ioc.env)
+    with h5py.File(path) as file:
+        data = file[ioc["wave"]]["data"]
+        assert len(data) > stored
+        np.testing.assert_array_equal(np.diff(data[: int(stored)], axis=0), 1)
+        group = file[ioc["wave"]]
+        stamps = [*group["timestamp_ns"], *group["varying/timestamp_ns"]]
+        found = runpy.run_path(str(EXAMPLES / "recording.py"))["frames"](group)
+    assert [frame[0] for frame in found] == sorted(frame[0] for frame in found)
+    assert {int(frame[0]) for frame in found} == {0, 1}
+    assert [frame[2] for frame in found] == sorted(stamps)
+
+
+def test_image_statistics_of_no_image() -> None:
+    script = [sys.executable, str(EXAMPLES / "image_statistics.py"), "NO:", "0"]
+    result = subprocess.run(script, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "a number of images of at least 1 is wanted, not 0\n"
+
+
+READY = """
+import sys, epicsx
+with epicsx.Channel(sys.argv[1]) as channel:
+    while len(channel.get().value) < 8 or channel.get().value[0] == 0:
+        pass
+print("full")
+"""
+
+
+def test_image_statistics() -> None:
+    repeater = int(os.environ["EPICS_CA_REPEATER_PORT"])
+    with AreaDetectorIOC(nelements=400, repeater_port=repeater) as ioc:
+        ioc.send(numbered_frame(1, (12, 20)))
+        env = {**os.environ, **ioc.env}
+        script = [sys.executable, "-u", str(EXAMPLES / "image_statistics.py"), ioc.image_prefix]
+        running = subprocess.Popen([*script, "5"], env=env, stdout=subprocess.PIPE, text=True)
+        try:
+            assert running.stdout is not None
+            lines = [running.stdout.readline()]  # it has the first: now it hears the others
+            ioc.play(
+                [numbered_frame(n, (12, 20)) for n in (2, 3, 6, 7)],
+                20.0,
+                unique_ids=[2, 3, 6, 7],
+            )
+            lines += running.communicate(timeout=50)[0].splitlines(keepends=True)
+        finally:
+            running.kill()
+            running.wait()
+    assert running.returncode == 0
+    out = "".join(lines)
+    first = numbered_frame(1, (12, 20))
+    assert f"<Image 1: 12 x 20 Mono uint8>: mean {first.mean():.2f}, min {first.min()}" in out
+    assert "<Image 6: 12 x 20 Mono uint8, 2 lost before>" in out
+    assert number(r"5 images, ([\d.]+) per second", out) > 1
+    assert "2 did not come, 0 were dropped, 0 of these not matched" in out
 
 
 # ------------------------------------------- records that EPICS base does not have

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from support.records import access_security, core_database
+from support.records import ELEMENT_TYPES, access_security, core_database
 from support.subprocesses import Client, Result, run_python, start_python
 from support.waiting import idle, threads_settle, wait_until
 
 __all__ = [
+    "ELEMENT_TYPES",
     "Client",
     "Result",
     "access_security",

@@ -6,12 +6,15 @@ Channel Access environment first.
 
 from __future__ import annotations
 
+from epicsx.testing.areadetector import AreaDetectorIOC
 from epicsx.testing.ports import Loopback, free_port
 from epicsx.testing.pvset import MotorIOC, PVSet, ScalerIOC
+from epicsx.testing.recorded import recorded_frames
 from epicsx.testing.repeater import Repeater
 from epicsx.testing.softioc import Casr, SoftIOC, SoftIOCError, configure_environment
 
 __all__ = [
+    "AreaDetectorIOC",
     "Casr",
     "Loopback",
     "MotorIOC",
@@ -22,4 +25,5 @@ __all__ = [
     "SoftIOCError",
     "configure_environment",
     "free_port",
+    "recorded_frames",
 ]

@@ -48,6 +48,13 @@ def plain(value: Any) -> Any:
     return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
+class ExactNames(Context):  # type: ignore[misc, unused-ignore]
+    """Knows its PVs by their plain names alone: no filters, no ``$``, no added dot."""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.pvdb[name]
+
+
 class Server:
     """The PVs of a table, what they held at first, and the puts of clients in their order."""
 
@@ -150,7 +157,8 @@ class Server:
         return list(self.puts)
 
     async def serve(self) -> None:
-        context = Context(self.channels, [LOOPBACK])
+        served = ExactNames if "--no-filters" in sys.argv else Context
+        context = served(self.channels, [LOOPBACK])
         running = asyncio.ensure_future(context.run(startup_hook=self.started))
         loop = asyncio.get_running_loop()
         while True:

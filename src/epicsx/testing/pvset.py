@@ -39,6 +39,9 @@ class PVSet:
         TCP and UDP port of the server on 127.0.0.1; by default a free one.
     repeater_port : int, optional
         Port of a CA repeater that exists; by default the server brings one, on a free port.
+    filters : bool
+        Whether it understands channel filters (``ts``, ``dbnd``, ``arr``, ``sync``). If not, a name with filters is
+        unknown to it, as to EPICS base 3.14.
     """
 
     _main = "_pvset_main"  # the program of the subprocess, a module beside this one
@@ -49,6 +52,7 @@ class PVSet:
         *,
         server_port: int | None = None,
         repeater_port: int | None = None,
+        filters: bool = True,
     ) -> None:
         if importlib.util.find_spec("caproto") is None:
             raise SoftIOCError("this server needs caproto: pip install epicsx[test]")
@@ -72,7 +76,10 @@ class PVSet:
             "PYTHONPATH": os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH")))),
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-u", "-m", f"epicsx.testing.{self._main}"],
+            [
+                *(sys.executable, "-u", "-m", f"epicsx.testing.{self._main}"),
+                *(() if filters else ("--no-filters",)),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
