@@ -1,12 +1,13 @@
-"""The Python of the documentation's pages, so that tests can run it.
+"""The Python and the commands of the documentation's pages, so that tests can run them.
 
-A page's snippets run in its order, in one process and one namespace, as a reader would type them. What a snippet
-needs beyond that is said in a comment of the page, which readers do not see:
+A page's snippets run in its order, in one process and one namespace, as a reader would type them; commands by a
+shell. What a snippet needs beyond that is said in a comment of the page, which readers do not see:
 
     <!-- snippet: endless -->             it would run for ever: Ctrl-C after a second or two, which it has to heed
     <!-- snippet: raises CATimeoutError -->
     <!-- snippet: alone -->               in a process of its own, first in its namespace
     <!-- snippet: for 60 read 1 -->       so that it does not last as long as it would in use; may stand several times
+    <!-- snippet: elsewhere why -->       not run here; why it need not be
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 """Every page that may have snippets."""
 
 _BLOCK = re.compile(
-    r"(?P<said>(?:^<!-- snippet: [^\n]* -->\n)*)\n?^```(?P<kind>python|pycon|py)\n(?P<code>.*?)^```$",
+    r"(?P<said>(?:^<!-- snippet: [^\n]* -->\n)*)\n?^```(?P<kind>python|sh)\n(?P<code>.*?)^```$",
     re.M | re.S,
 )
 _SAID = re.compile(r"^<!-- snippet: (\w+)(?: (.*))? -->$", re.M)
@@ -28,14 +29,16 @@ _SAID = re.compile(r"^<!-- snippet: (\w+)(?: (.*))? -->$", re.M)
 
 @dataclass(frozen=True)
 class Snippet:
-    """One block of Python of a page."""
+    """One block of a page."""
 
     page: str
     line: int
     code: str
+    kind: str = "python"
     endless: bool = False
     raises: str = ""
     alone: bool = False
+    elsewhere: str = ""
     replaced: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -64,13 +67,16 @@ def snippets_of(page: Path) -> list[Snippet]:
                 replaced.append((old, new))
             elif word in ("endless", "alone"):
                 options[word] = True
-            elif word == "raises" and rest:
+            elif word in ("raises", "elsewhere") and rest:
                 options[word] = rest
             else:
                 raise ValueError(f"{name}:{line}: 'snippet: {word} {rest}' is not known")
-        found.append(Snippet(name, line, match["code"], replaced=replaced, **options))  # type: ignore[arg-type]
+        code, kind = match["code"], match["kind"]
+        found.append(Snippet(name, line, code, kind, replaced=replaced, **options))  # type: ignore[arg-type]
     said = len(_SAID.findall(text))
-    if said != sum(len(s.replaced) + s.endless + s.alone + bool(s.raises) for s in found):
+    if said != sum(
+        len(s.replaced) + s.endless + s.alone + bool(s.raises) + bool(s.elsewhere) for s in found
+    ):
         raise ValueError(f"{name}: a 'snippet:' comment stands before no snippet")
     return found
 
@@ -79,6 +85,8 @@ def scripts_of(page: Path) -> list[list[Snippet]]:
     """The snippets of one page by the process they run in."""
     scripts: list[list[Snippet]] = [[]]
     for snippet in snippets_of(page):
+        if snippet.elsewhere:
+            continue
         if snippet.alone:
             scripts.append([snippet])
         else:
@@ -88,14 +96,17 @@ def scripts_of(page: Path) -> list[list[Snippet]]:
 
 RUNNER = '''
 """Runs the snippets of the JSON file that is its first argument, after what its second says that they take as given."""
-import _thread, json, sys, threading
+import _thread, json, subprocess, sys, threading
 
 space = {"__name__": "__main__"}
 exec(sys.argv[2], space)
 
 for snippet in json.load(open(sys.argv[1], "rb")):
-    code = compile(snippet["source"], snippet["page"], "exec")
     print(f"{snippet['page']}:{snippet['line']}", file=sys.stderr, flush=True)
+    if snippet["kind"] == "sh":
+        subprocess.run(["sh", "-eux", "-c", sys.argv[3] + snippet["source"]], check=True)
+        continue
+    code = compile(snippet["source"], snippet["page"], "exec")
     timer = threading.Timer(1.5, _thread.interrupt_main)
     if snippet["endless"]:
         timer.start()
