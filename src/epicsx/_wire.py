@@ -147,9 +147,9 @@ class Parser:
         del buffer[:start]
 
     @property
-    def pending(self) -> int:
-        """Bytes of a frame that is not complete."""
-        return len(self._buffer)
+    def begun(self) -> int | None:
+        """The command of a frame of which more is to come; None if there is none."""
+        return None if len(self._buffer) < 2 else int.from_bytes(self._buffer[:2], "big")
 
     def rest(self) -> bytes:
         """Take out those bytes."""

@@ -144,8 +144,8 @@ class CAProxy:
     repeater_port : int, optional
         Port of a CA repeater that exists; by default the proxy brings one, on a free port.
 
-    Each verb but `resume` and `reset` takes effect on what passes from then on. It gives a `Rule`, which counts and can be
-    taken back; rules act in the order in which they were made. Those on frames take these keywords, all of which
+    Each verb but `resume` and `reset` takes effect on what passes from then on. It gives a `Rule`, which counts and can
+    be taken back; rules act in the order in which they were made. Those on frames take these keywords, all of which
     must fit:
 
     direction : 'to_server' or 'to_client'
