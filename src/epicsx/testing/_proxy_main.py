@@ -20,11 +20,11 @@ import socket
 import struct
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
-from epicsx._wire import SAME_ADDRESS, Command, Frame, Parser, frames_of
+from epicsx._wire import MINOR_VERSION, SAME_ADDRESS, Command, Frame, Parser, frames_of
 
 HOST = "127.0.0.1"
 TO_SERVER, TO_CLIENT = "to_server", "to_client"
@@ -36,6 +36,9 @@ SHOWN = 64  # bytes of a payload that the log keeps
 LOG_SIZE = 100_000
 SLICE = 0.02  # seconds' worth of bytes that a throttled direction writes at once
 LINGER_ZERO = struct.pack("ii", 1, 0)  # closing then resets the connection
+
+
+Kind: TypeAlias = tuple[str, int, "str | None", str]  # direction, command, channel, fate
 
 
 class Gate:
@@ -155,7 +158,7 @@ class Direction:
         channel = self.circuit.channel_of(self.name, frame)
         if self.name == TO_CLIENT and frame.command == Command.SEARCH:
             # We are the name server here: clients shall come to us with what they then do.
-            frame = replace(frame, data_type=self.proxy.port)
+            frame = replace(frame, data_type=self.proxy.port, parameter1=SAME_ADDRESS)
             raw = frame.encode()
         done = await self.proxy.judge(self.name, frame, raw, channel, self.circuit.number)
         if done.dropped:
@@ -173,6 +176,7 @@ class Direction:
             wait = item.due - time.monotonic()
             if wait > 0:
                 await asyncio.sleep(wait)
+            self.join_more(item)
             end = item.end
             data = item.data if end is None else item.data[: end.after]
             await self.send(data, item.throttles)
@@ -195,6 +199,19 @@ class Direction:
                 with contextlib.suppress(OSError):
                     self.writer.write_eof()
                 return
+
+    def join_more(self, item: Item) -> None:
+        """Take with it what is due, too, so that many small frames are one write."""
+        now = time.monotonic()
+        parts, size = [item.data], len(item.data)
+        while self.queue and not (item.end or item.close or item.throttles):
+            more = self.queue[0]
+            if more.end or more.close or more.throttles or more.due > now or size > CHUNK:
+                break
+            parts.append(self.queue.popleft().data)
+            size += len(parts[-1])
+        if len(parts) > 1:
+            item.data = b"".join(parts)
 
     async def send(self, data: bytes, throttles: list[Rule]) -> None:
         start = 0
@@ -350,7 +367,8 @@ class Proxy(asyncio.DatagramProtocol):
         self.rules: dict[int, Rule] = {}
         self.ended: dict[int, Rule] = {}  # for their counts
         self.circuits: dict[int, Circuit] = {}
-        self.log: deque[list[Any]] = deque(maxlen=LOG_SIZE)
+        self.log: deque[tuple[float, int, str, Frame, str | None, str]] = deque(maxlen=LOG_SIZE)
+        self.totals: Counter[Kind] = Counter()
         self.waiters: list[tuple[dict[str, Any], list[int], asyncio.Future[bool]]] = []
         self.began = 0  # circuits so far
         self.refusing: set[int] = set()
@@ -393,29 +411,34 @@ class Proxy(asyncio.DatagramProtocol):
 
     async def searched(self, data: bytes, address: Any) -> None:
         sequence = 0
+        asked: dict[float, bytes] = {}  # by delay; as few datagrams as came
         for frame in frames_of(data):
             if frame.command == Command.VERSION:
                 sequence = frame.parameter1
-            elif frame.command == Command.SEARCH:
-                name = frame.text
-                done = await self.judge(TO_SERVER, frame, frame.encode(), name, 0)
-                if done.dropped:
-                    continue
-                self.last_search = (self.last_search + 1) & 0xFFFFFFFF
-                number = self.last_search
-                self.searches[number] = (address, frame.parameter2, sequence, name)
-                if len(self.searches) > LOG_SIZE:
-                    del self.searches[next(iter(self.searches))]
-                for asked in frames_of(done.data)[:1]:
-                    asked = replace(asked, parameter1=number, parameter2=number)
-                    first = Frame(Command.VERSION, 1, frame.count, number)
-                    self.send_later(done.delay, self.below, first.encode() + asked.encode())
+            if frame.command != Command.SEARCH:
+                continue
+            name = frame.text
+            done = await self.judge(TO_SERVER, frame, frame.encode(), name, 0)
+            if done.dropped:
+                continue
+            self.last_search = (self.last_search + 1) & 0xFFFFFFFF
+            number = self.last_search
+            self.searches[number] = (address, frame.parameter2, sequence, name)
+            if len(self.searches) > LOG_SIZE:
+                del self.searches[next(iter(self.searches))]
+            for now in frames_of(done.data)[:1]:
+                more = replace(now, parameter1=number, parameter2=number).encode()
+                first = Frame(Command.VERSION, 1, frame.count, sequence).encode()
+                asked[done.delay] = asked.get(done.delay, first) + more
+        for delay, text in asked.items():
+            self.send_later(delay, self.below, text)
 
     def answered(self, data: bytes) -> None:
-        """Of the server: tell the client who asked, with our own port."""
+        """Of the server: tell the clients who asked, with our own port."""
         self.later(self._answered(data))
 
     async def _answered(self, data: bytes) -> None:
+        told: dict[tuple[float, Any, int], bytes] = {}
         for frame in frames_of(data):
             if frame.command != Command.SEARCH or frame.parameter2 not in self.searches:
                 continue
@@ -423,11 +446,17 @@ class Proxy(asyncio.DatagramProtocol):
             answer = replace(frame, data_type=self.port, parameter1=SAME_ADDRESS, parameter2=cid)
             done = await self.judge(TO_CLIENT, answer, answer.encode(), name, 0)
             if not done.dropped:
-                first = Frame(Command.VERSION, 1, frame.count, sequence)
-                self.send_later(done.delay, self.above, first.encode() + done.data, address)
+                key = (done.delay, address, sequence)
+                first = Frame(Command.VERSION, 1, MINOR_VERSION, sequence).encode()
+                told[key] = told.get(key, first) + done.data
+        for (delay, address, _), text in told.items():
+            self.send_later(delay, self.above, text, address)
 
     def send_later(self, delay: float, socket: Any, data: bytes, *address: Any) -> None:
-        asyncio.get_running_loop().call_later(delay, socket.sendto, data, *address)
+        if delay:
+            asyncio.get_running_loop().call_later(delay, socket.sendto, data, *address)
+        else:
+            socket.sendto(data, *address)
 
     def later(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -495,12 +524,13 @@ class Proxy(asyncio.DatagramProtocol):
     def note(
         self, direction: str, frame: Frame, channel: str | None, circuit: int, fate: str
     ) -> None:
-        size = len(frame.payload) if frame.size is None else frame.size
-        short = replace(frame, payload=frame.payload[:SHOWN], size=size)
-        row = [time.monotonic(), circuit, direction, short.row(), channel, fate]
-        self.log.append(row)
+        if len(frame.payload) > SHOWN:
+            frame = replace(frame, payload=frame.payload[:SHOWN], size=len(frame.payload))
+        self.log.append((time.monotonic(), circuit, direction, frame, channel, fate))
+        key = (direction, frame.command, channel, fate)
+        self.totals[key] += 1
         for want, left, future in self.waiters:
-            if not future.done() and _wanted(row, want):
+            if not future.done() and _wanted(key, want):
                 left[0] -= 1
                 if left[0] <= 0:
                     future.set_result(True)
@@ -570,13 +600,18 @@ class Proxy(asyncio.DatagramProtocol):
         return [len(self.circuits), self.began]
 
     async def entries(self, clear: bool = False) -> list[Any]:
-        found = list(self.log)
+        found = []
+        for when, circuit, direction, frame, channel, fate in self.log:
+            size = len(frame.payload) if frame.size is None else frame.size
+            row = replace(frame, size=size).row()
+            found.append([when, circuit, direction, row, channel, fate])
         if clear:
             self.log.clear()
+            self.totals.clear()
         return found
 
     async def total(self, want: dict[str, Any]) -> int:
-        return sum(_wanted(row, want) for row in self.log)
+        return sum(count for key, count in self.totals.items() if _wanted(key, want))
 
     async def wait_for(self, want: dict[str, Any], count: int, timeout: float) -> bool:
         left = count - await self.total(want)
@@ -593,12 +628,13 @@ class Proxy(asyncio.DatagramProtocol):
             self.waiters.remove(entry)
 
 
-def _wanted(row: list[Any], want: dict[str, Any]) -> bool:
+def _wanted(key: Kind, want: dict[str, Any]) -> bool:
+    direction, command, channel, fate = key
     return (
-        want.get("direction") in (None, row[2])
-        and (want.get("commands") is None or row[3][0] in want["commands"])
-        and (want.get("channel") is None or fnmatch.fnmatchcase(row[4] or "", want["channel"]))
-        and want.get("fate") in (None, row[5])
+        want.get("direction") in (None, direction)
+        and (want.get("commands") is None or command in want["commands"])
+        and (want.get("channel") is None or fnmatch.fnmatchcase(channel or "", want["channel"]))
+        and want.get("fate") in (None, fate)
     )
 
 
@@ -674,6 +710,8 @@ async def main() -> None:
     with contextlib.suppress(ConnectionError):
         await talk.serve(proxy)
     await proxy.cut()
+    while proxy.circuits:
+        await asyncio.sleep(0.001)
 
 
 if __name__ == "__main__":

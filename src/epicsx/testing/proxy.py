@@ -351,7 +351,10 @@ class CAProxy:
         channel: str | None = None,
         fate: str | None = None,
     ) -> int:
-        """How many frames of the log fit; `fate` is ``""`` for those that were forwarded as they came."""
+        """How many frames have fitted since the start or `clear_log`, also beyond those that the log still has.
+
+        `fate` is ``""`` for those that were forwarded as they came.
+        """
         return int(self._ask("total", want=_want(direction, command, channel, fate)))
 
     def wait_for(
@@ -364,7 +367,7 @@ class CAProxy:
         channel: str | None = None,
         fate: str | None = None,
     ) -> None:
-        """Wait until so many frames of the log fit.
+        """Wait until so many frames have fitted, as `seen` counts them.
 
         Raises
         ------
