@@ -295,14 +295,9 @@ def _examined(
     if len(servers) > 1:
         text = f"{len(servers)} servers have it: {', '.join(map(_at, servers))}"
         pv.say("duplicate", text, servers=[_at(each) for each in servers])
-    if pv.stamped is not None:
-        if answers[pv.stamped]:
-            pv.say("filters", "the server has channel filters")
-        else:
-            pv.say("no-filters", "the server has no channel filters, or not 'ts'")
     for server in servers[:SERVERS]:
-        plain = answers[pv.plain] if pv.plain is not None else ()
-        _Visit(pv, server, plain, settings, timeout).make(read)
+        has = {name for name in pv.others if server in answers[name]}
+        _Visit(pv, server, has, settings, timeout).make(read)
 
 
 def _not_found(pv: _Name, answers: Mapping[bytes, Mapping[Address, Answer]]) -> None:
@@ -332,12 +327,12 @@ class _Visit:
         self,
         pv: _Name,
         server: Address,
-        plain: Iterable[Address],
+        has: set[bytes],
         settings: Settings,
         timeout: float,
     ) -> None:
         self.pv = pv
-        self.plain = plain  # the servers that have the PV without filters
+        self.has = has  # which of the PV's other names it has, says the search
         self.server = server
         self.settings = settings
         self.timeout = timeout
@@ -345,16 +340,20 @@ class _Visit:
     def say(self, code: str, text: str, **facts: object) -> None:
         self.pv.say(code, f"{_at(self.server)} {text}", server=_at(self.server), **facts)
 
-    def guarded(self, step: str, silent: str, work: Callable[[], None]) -> None:
-        """Do a step; if it fails, say how."""
+    def guarded(self, step: str, silent: str, work: Callable[[], None]) -> bool:
+        """Do a step; if it fails, say how. Whether the connection is still of use."""
         try:
             work()
         except TimeoutError:
             self.say(silent, f"does not answer {step} within {self.timeout:g} s")
+            return True
         except Ended:
             self.say("tcp-closed", f"ends the connection at {step}")
         except Garbled:
             self.say("garbled", f"answers {step} by what is not Channel Access")
+        else:
+            return True
+        return False
 
     def make(self, read: bool) -> None:
         """Connect, open a channel, read."""
@@ -397,7 +396,13 @@ class _Visit:
             return
         kind = DBR(frame.data_type)
         self.channel(kind, frame.count, rights, minor)
-        if read and Access.READ in rights:
+        usable = True
+        if self.pv.stamped is not None:
+            circuit.extend(self.timeout)
+            usable = self.guarded(
+                "a name with a filter", "no-filters", lambda: self.filters(circuit)
+            )
+        if usable and read and Access.READ in rights:
             circuit.extend(self.timeout)
             count = 0 if minor >= 13 else frame.count
             ask = _wire.read_notify(kind + DBR.TIME_STRING, count, frame.parameter2, 1)
@@ -405,7 +410,7 @@ class _Visit:
 
     def unknown(self) -> None:
         # An IOC answers a search without a look at the filters (dbChannelTest in dbChannel.c).
-        if self.pv.plain is not None and self.server in self.plain:
+        if self.pv.plain is not None and self.pv.plain in self.has:
             self.say("filters-unknown", f"knows {shown(self.pv.plain)}, and not with these filters")
         else:
             self.say("unknown-channel", "has answered the search, and does not know the channel")
@@ -427,6 +432,20 @@ class _Visit:
             limit = self.settings.max_array_bytes
             text = f"sends up to {need} bytes, and EPICS_CA_MAX_ARRAY_BYTES is {limit} here"
             self.say("array-too-large", text, bytes=need, limit=limit)
+
+    def filters(self, circuit: Circuit) -> None:
+        # The search is not enough: a server may have filters, and not this one.
+        stamped = self.pv.stamped
+        if stamped is not None and stamped in self.has:
+            circuit.send(_wire.create_channel(stamped, 2))
+            while True:
+                frame = circuit.next()
+                if frame.parameter1 == 2 and frame.command == Command.CREATE_CHAN:
+                    self.say("filters", "has channel filters")
+                    return
+                if frame.parameter1 == 2 and frame.command == Command.CREATE_CH_FAIL:
+                    break
+        self.say("no-filters", "has no channel filters, or not 'ts'")
 
     def read(self, circuit: Circuit, ask: Frame) -> None:
         circuit.send(ask)

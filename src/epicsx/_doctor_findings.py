@@ -103,14 +103,6 @@ VERDICTS: dict[str, Verdict] = {
     "no-field": Verdict(
         "problem", "The record is there. Correct the field's name, or the text behind the dot."
     ),
-    "filters": Verdict("ok"),
-    "no-filters": Verdict(
-        "note", "Deadbands, slices and coherent streams need an IOC of EPICS 3.15 or later."
-    ),
-    "filters-unknown": Verdict(
-        "problem",
-        "The plain name is there. The server has no such filter, or no filters; see docs/filters.md.",
-    ),
     # -- name servers
     "name-server": Verdict("ok"),
     "name-server-refused": Verdict("warning", "Does the name server run, and on this port?"),
@@ -144,6 +136,14 @@ VERDICTS: dict[str, Verdict] = {
     ),
     "no-write": Verdict(
         "note", "Puts will be refused. If they shall not be: access security, as for reading."
+    ),
+    "filters": Verdict("ok"),
+    "no-filters": Verdict(
+        "note", "Deadbands, slices and coherent streams need an IOC of EPICS 3.15 or later."
+    ),
+    "filters-unknown": Verdict(
+        "problem",
+        "The plain name is there. The server has no such filter, or no filters; see docs/filters.md.",
     ),
     # -- the data
     "array-too-large": Verdict(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-import select
 import socket
 import struct
 import time
@@ -109,8 +108,10 @@ def search(
                 ]
                 _send(sock, rows, addresses, found)
             until = min([end, *rounds[asked : asked + 1]])
-            if select.select([sock], [], [], max(0.0, until - time.monotonic()))[0]:
-                with contextlib.suppress(OSError):
+            wait = until - time.monotonic()
+            if wait > 0:
+                sock.settimeout(wait)
+                with contextlib.suppress(OSError):  # also the time-out
                     data, sender = sock.recvfrom(0x10000)
                     _note(data, sender, numbers, found, time.monotonic() - began)
                 if missing and all(found.answers[name] for name in missing):

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -590,8 +591,6 @@ def test_it_ends(hidden: SoftIOC) -> None:
 
 
 def test_a_forgotten_one_ends_and_brings_a_repeater(hidden: SoftIOC) -> None:
-    import threading
-
     before = threading.enumerate()
     proxy = CAProxy(hidden.server_port).start()
     assert proxy._link is not None
@@ -603,9 +602,8 @@ def test_a_forgotten_one_ends_and_brings_a_repeater(hidden: SoftIOC) -> None:
     gc.collect()
     wait_until(lambda: process.poll() is not None)
     threads_settle(before)
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
+    assert process.stdin is not None and process.stdin.closed
+    assert process.stdout is not None and process.stdout.closed
 
 
 def test_it_ends_with_its_parent() -> None:

@@ -477,14 +477,15 @@ class _Link:
 
     def run(self, pipe: IO[bytes]) -> None:
         """Read the process' lines until their end; the body of the thread."""
-        for line in pipe:
-            number, *rest = json.loads(line)
-            if number is None:
-                self.send([None, "answer", self._call(*rest)], call=rest[0])
-                continue
-            with self._changed:
-                self._answers[number] = (rest[0], rest[1])
-                self._changed.notify_all()
+        with pipe:
+            for line in pipe:
+                number, *rest = json.loads(line)
+                if number is None:
+                    self.send([rest[0], "answer", self._call(*rest)])
+                    continue
+                with self._changed:
+                    self._answers[number] = (rest[0], rest[1])
+                    self._changed.notify_all()
         with self._changed:
             self._over = True
             self._changed.notify_all()
@@ -507,10 +508,8 @@ class _Link:
             log.exception("a function of the CA proxy failed; its frame passes unchanged")
             return False if kind == "where" else None
 
-    def send(self, row: Any, call: int | None = None) -> None:
+    def send(self, row: Any) -> None:
         """Write a line."""
-        if call is not None:
-            row[0] = call
         assert self.process.stdin is not None
         with self._sending, contextlib.suppress(OSError, ValueError):
             self.process.stdin.write(json.dumps(row).encode() + b"\n")
@@ -540,7 +539,6 @@ class _Link:
     def end(self) -> None:
         """End the process and the thread."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         with contextlib.suppress(OSError):
             self.process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -548,15 +546,18 @@ class _Link:
         self._finalizer()
         if threading.current_thread() is not self._thread:
             self._thread.join(5.0)
-        if not self._thread.is_alive():
-            self.process.stdout.close()
 
 
 def _reap(process: subprocess.Popen[bytes], owner: int) -> None:
     """Kill and await the process; a forked child owns it not."""
-    if os.getpid() == owner and process.poll() is None:
+    if os.getpid() != owner:
+        return
+    if process.poll() is None:
         process.kill()
         process.wait(10.0)
+    assert process.stdin is not None
+    with contextlib.suppress(OSError):  # what could not be sent to a dead process
+        process.stdin.close()
 
 
 def _entry(row: list[Any]) -> Entry:
