@@ -29,14 +29,11 @@ from epicsx._wire import MINOR_VERSION, SAME_ADDRESS, Command, Frame, Parser, fr
 HOST = "127.0.0.1"
 TO_SERVER, TO_CLIENT = "to_server", "to_client"
 CHUNK = 1 << 18
-FULL = (
-    1 << 26
-)  # bytes that a direction keeps waiting, delayed or throttled, before it stops reading
+FULL = 1 << 26  # bytes, delayed or throttled, that wait in a direction before it stops reading
 SHOWN = 64  # bytes of a payload that the log keeps
 LOG_SIZE = 100_000
 SLICE = 0.02  # seconds' worth of bytes that a throttled direction writes at once
 LINGER_ZERO = struct.pack("ii", 1, 0)  # closing then resets the connection
-
 
 Kind: TypeAlias = tuple[str, int, "str | None", str]  # direction, command, channel, fate
 
@@ -76,9 +73,7 @@ class Rule:
     where: bool = False  # the other process has a function that decides
     after: int = 0
     amount: float = 0.0  # of delay and throttle
-    change: dict[str, int] | int | None = (
-        None  # of corrupt; None is a function of the other process
-    )
+    change: dict[str, int] | int | None = None  # of corrupt; None: the other process has a function
     seed: int = 0
     matched: int = 0
     count: int = 0
