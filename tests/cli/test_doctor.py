@@ -252,6 +252,14 @@ def test_nobody_has_it(hidden: SoftIOC) -> None:
     )  # the others are examined all the same
 
 
+def test_a_search_that_is_lost_is_repeated(hidden: SoftIOC, proxy: CAProxy) -> None:
+    # The first datagram has two names; then also the answers to the second are lost.
+    with proxy.drop(command="SEARCH", count=4) as rule:
+        found = ask(proxy.env, hidden["x"])
+        assert rule.count == 4
+    assert codes(found) == HEALTHY
+
+
 def test_an_ioc_that_has_ended(free_port: Callable[[], int]) -> None:
     port = free_port()
     env = {"EPICS_CA_ADDR_LIST": f"127.0.0.1:{port}", "EPICS_CA_AUTO_ADDR_LIST": "NO"}

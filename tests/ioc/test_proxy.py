@@ -84,8 +84,16 @@ Connect = Callable[[str], epicsx.Channel]
 class Raw:
     """A client in the plainest terms: a socket and frames."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection((LOOPBACK, port), timeout=10.0)
+    def __init__(self, port: int, window: int = 0) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.socket.settimeout(10.0)
+        if window:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        try:
+            self.socket.connect((LOOPBACK, port))
+        except OSError:
+            self.socket.close()
+            raise
         self.parser = _wire.Parser()
         self.send(_wire.version())
 
@@ -202,6 +210,11 @@ def test_as_a_name_server(proxy: CAProxy, hidden: SoftIOC) -> None:
     assert result.stdout.split()[0] == "4.0"
     assert result.stdout.strip().endswith(f":{proxy.port}")
     assert proxy.seen(command="SEARCH", channel=hidden["y"])
+    with Raw(proxy.port) as raw:
+        raw.send(_wire.search(hidden["y"].encode(), 5, reply=True))
+        answer = raw.frame(Command.SEARCH)
+        assert (answer.data_type, answer.parameter1) == (proxy.port, _wire.SAME_ADDRESS)
+        assert answer.parameter2 == 5
 
 
 # ---- connections
@@ -243,6 +256,21 @@ def test_a_cut_resets_and_what_was_sent_before_comes(proxy: CAProxy, hidden: Sof
             Command.ACCESS_RIGHTS,
         ]
         assert raw.bytes(10)[:2] == bytes([0, Command.CREATE_CHAN])
+        with pytest.raises(ConnectionResetError):
+            raw.bytes(1)
+
+
+def test_a_cut_waits_for_a_slow_client(proxy: CAProxy, hidden: SoftIOC, connect: Connect) -> None:
+    connect("w").put(np.zeros(COUNT), wait=True)
+    with Raw(proxy.port, window=4096) as raw:
+        raw.send(_wire.create_channel(hidden["w"].encode(), 7))
+        sid = raw.frame(Command.CREATE_CHAN).parameter2
+        proxy.cut(**ANSWER, after=500_000)
+        raw.send(_wire.read_notify(DBR.DOUBLE, COUNT, sid, 3))
+        proxy.wait_for(fate="cut")
+        got = 0
+        while got < 500_000:
+            got += len(raw.bytes(1000))
         with pytest.raises(ConnectionResetError):
             raw.bytes(1)
 

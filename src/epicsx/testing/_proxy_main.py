@@ -230,7 +230,7 @@ class Direction:
         except ImportError:
             return
         sock = self.writer.get_extra_info("socket")
-        deadline = time.monotonic() + 0.5
+        deadline = time.monotonic() + 5.0
         while time.monotonic() < deadline:
             left = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
             if not struct.unpack("i", left)[0]:
