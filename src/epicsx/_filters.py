@@ -121,6 +121,15 @@ def has_filters(name: str) -> bool:
     return _start(name) >= 0 or _has_subarray(name)
 
 
+def plain_name(name: str) -> str:
+    """`name` without the filters and the subarray that it has, well-formed or not."""
+    start = _start(name)
+    front = name if start < 0 else name[:start]
+    if _has_subarray(front):
+        front = front[: front.index("[", front.index("."))]
+    return front.removesuffix(".")
+
+
 def has_stamp_filter(name: str) -> bool:
     """Whether `name` has the filter ``ts`` already; malformed filters raise BadValueError."""
     return "ts" in _split(name)[1]

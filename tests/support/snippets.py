@@ -21,9 +21,10 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 """Every page that may have snippets."""
 
 _BLOCK = re.compile(
-    r"(?P<said>(?:^<!-- snippet: [^\n]* -->\n)*)\n?^```(?P<kind>python|sh)\n(?P<code>.*?)^```$",
+    r"(?P<said>(?:^<!-- snippet: [^\n]* -->\n)*)\n?^```(?P<kind>\w+)\n(?P<code>.*?)^```$",
     re.M | re.S,
 )
+_FILE = re.compile(r"# ([\w.-]+\.\w+)$")
 _SAID = re.compile(r"^<!-- snippet: (\w+)(?: (.*))? -->$", re.M)
 
 
@@ -41,6 +42,15 @@ class Snippet:
     elsewhere: str = ""
     replaced: list[tuple[str, str]] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+    @property
+    def file(self) -> str:
+        """The name of the file that it is: its first line is ``# NAME`` then. Empty if it is none."""
+        found = _FILE.match(self.code.partition("\n")[0])
+        return found[1] if found else ""
+
     @property
     def source(self) -> str:
         """What is run: the code at its own lines, so that a traceback names those of the page."""
@@ -52,12 +62,14 @@ class Snippet:
         return "\n" * (self.line - 1) + code
 
 
-def snippets_of(page: Path) -> list[Snippet]:
-    """The snippets of one page, in order."""
+def snippets_of(page: Path, kinds: tuple[str, ...] = ("python", "sh")) -> list[Snippet]:
+    """The snippets of one page that are of these languages, in order."""
     text = page.read_text(encoding="utf-8")
     name = str(page.relative_to(ROOT))
     found = []
     for match in _BLOCK.finditer(text):
+        if match["kind"] not in kinds:
+            continue
         line = text.count("\n", 0, match.start("code")) + 1
         options: dict[str, object] = {}
         replaced: list[tuple[str, str]] = []

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from epicsx import BadTypeError, BadValueError, filter_name
-from epicsx._filters import Gate, chosen, has_filters, takes_slice
+from epicsx._filters import Gate, chosen, has_filters, plain_name, takes_slice
 
 # ---- names
 
@@ -273,3 +273,22 @@ def test_decimation_and_order() -> None:
 def test_each_connection_begins_anew() -> None:
     assert _passed({"dec": {"n": 3}}, range(5), connects=[1, 1, 2, 2, 2]) == [0, 2]
     assert _passed({"dbnd": {"abs": 9}}, range(4), connects=[1, 1, 2, 2]) == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("rec", "rec"),
+        ("rec.VAL", "rec.VAL"),
+        ('rec.{"ts":{}}', "rec"),
+        ('rec.VAL{"ts":{}}', "rec.VAL"),
+        ('rec.DESC${"arr":{"s":1}}', "rec.DESC$"),
+        ("rec.VAL[2:5]", "rec.VAL"),
+        ('rec.VAL[2:5]{"ts":{}}', "rec.VAL"),
+        ('XF{Mtr:1}.VAL{"ts":{}}', "XF{Mtr:1}.VAL"),
+        ("XF{Mtr:1}", "XF{Mtr:1}"),
+        ("rec.{ts:", "rec"),
+    ],
+)
+def test_the_name_without_filters(name: str, plain: str) -> None:
+    assert plain_name(name) == plain

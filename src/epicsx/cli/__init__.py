@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "run": "run a script written for pyepics, unchanged, on epicsx",
     "record": "write what PVs send to an HDF5 file, every loss counted",
     "snapshot": "the values of many PVs: save them in a file, compare, put back",
+    "doctor": "why a PV does not connect: each step of a connection, and where it ends",
     "demo": "live data from a real soft IOC, or from your own PV, with every update accounted for",
 }
 """Each subcommand and what it does, in one line."""

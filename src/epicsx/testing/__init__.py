@@ -6,8 +6,10 @@ Channel Access environment first.
 
 from __future__ import annotations
 
+from epicsx._wire import Command, Frame
 from epicsx.testing.areadetector import AreaDetectorIOC
 from epicsx.testing.ports import Loopback, free_port
+from epicsx.testing.proxy import CAProxy, ProxyError
 from epicsx.testing.pvset import MotorIOC, PVSet, ScalerIOC
 from epicsx.testing.recorded import recorded_frames
 from epicsx.testing.repeater import Repeater
@@ -15,10 +17,14 @@ from epicsx.testing.softioc import Casr, SoftIOC, SoftIOCError, configure_enviro
 
 __all__ = [
     "AreaDetectorIOC",
+    "CAProxy",
     "Casr",
+    "Command",
+    "Frame",
     "Loopback",
     "MotorIOC",
     "PVSet",
+    "ProxyError",
     "Repeater",
     "ScalerIOC",
     "SoftIOC",

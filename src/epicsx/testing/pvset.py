@@ -135,6 +135,11 @@ class PVSet:
         """The puts of clients, in their order."""
         return [(name, value) for name, value in self._ask("put_log")]
 
+    @property
+    def running(self) -> bool:
+        """Whether the server's process lives."""
+        return self._process.poll() is None
+
     def stop(self) -> None:
         """End it."""
         process = self._process
