@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -45,6 +46,10 @@ for _name in (
 REPEATER = Repeater(LOOPBACK.repeater_port).start()
 if not REPEATER.wait():
     os.environ["EPICSX_NO_REPEATER"] = "1"
+
+# A shell's background job ignores SIGINT, and so would whatever it starts: no test of Ctrl-C could end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 faulthandler.enable()
 

@@ -31,6 +31,8 @@ FORMAT_VERSION = 1
 
 LOCK_SECONDS = 0.5
 """How long a lock is tried for: who only looks whether a file is in use has it for a moment."""
+MAKER_SECONDS = 10.0
+"""The same for who has just made the file."""
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SUPERBLOCK = 48
 _WRITTEN: set[tuple[int, int]] = set()
@@ -106,10 +108,13 @@ class Lock:
         self._path = path
         self.made = False
         """Whether the file was not there."""
-        deadline = monotonic() + LOCK_SECONDS
+        began = monotonic()
         try:
             while True:
                 self._open(path, new)
+                # Of several that begin at once, one makes the file, and others may have its lock first: they look at
+                # it and refuse it, one after the other. So who has made it waits for them.
+                deadline = began + (MAKER_SECONDS if self.made else LOCK_SECONDS)
                 if self._take(fcntl.LOCK_EX, deadline) and self._is_at(path):
                     break
                 if monotonic() >= deadline:

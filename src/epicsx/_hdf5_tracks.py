@@ -194,6 +194,7 @@ class _Track:
         self.noted: Ledger | None = None
         self._told: tuple[int, Ledger] | None = None
         self._owed: CAError | None = None
+        self._over = False  # whether that error ends it
         self.stored = 0
         self.group: Any = None
         self._run = 0
@@ -235,7 +236,8 @@ class _Track:
             try:
                 self.drain()
             except CAError as error:
-                self._owed = error
+                # It has not ended before somebody has been told why.
+                self._owed, self._over, self.finished = error, self.finished, False
 
     def commit(self, last: bool) -> None:
         raise NotImplementedError
@@ -281,7 +283,7 @@ class FrameTrack(_Track):
         if stream is None:
             return False
         if self._owed is not None:
-            owed, self._owed = self._owed, None
+            owed, self._owed, self.finished = self._owed, None, self._over
             raise owed
         # For a moment only: frames may come as fast as they are taken, and a flush is due.
         enough = monotonic() + VISIT_SECONDS

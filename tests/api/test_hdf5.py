@@ -613,6 +613,27 @@ print(*errors)
 """
 
 
+def test_an_error_while_the_file_is_laid_out_is_told(waves: SoftIOC, tmp_path: Path) -> None:
+    """Rings are drained meanwhile; what one of them says has to be raised later, whatever else has ended."""
+    stream = opened(waves["w"])
+    track = _hdf5_tracks.FrameTrack(stream)
+    writer = _hdf5.Writer(tmp_path / "run.h5", "x")
+    writer.tracks.append(track)
+    track.drain(20.0)  # the type and shape of `data`
+    waves.kill()
+    wait_until(lambda: stream.ledger.disconnects)
+    waves.restart(DB.replace('"DOUBLE"', '"STRING"'))
+    wait_until(lambda: stream._error is not None, 30)
+    track.relieve()
+    ends = [track.finished]
+    with stream, pytest.raises(epicsx.CAError, match="texts"):
+        _hdf5.record(writer, seconds=60)
+    assert [*ends, track.finished] == [False, True]
+    with h5py.File(tmp_path / "run.h5") as file:
+        group = file[waves["w"]]
+        assert len(group["data"]) + len(group["varying/index"]) == track.taken == 1
+
+
 def test_of_many_that_begin_at_once_one_records(waves: SoftIOC, tmp_path: Path) -> None:
     path, ends = tmp_path / "run.h5", list[str]()
     barrier = threading.Barrier(4)

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,8 +39,6 @@ class Demo:
             text=True,
             env={**os.environ, **(env or {})},
             cwd=folder,
-            # a background job of a shell ignores SIGINT, and its children inherit that
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         self._watch = threading.Timer(45.0, self.popen.kill)
         self._watch.start()

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +48,6 @@ class Command:
             stderr=child,
             text=True,
             env={**os.environ, **env},
-            # a background job of a shell ignores SIGINT, and its children inherit that
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         if terminal:
             os.close(child)

@@ -31,8 +31,6 @@ record(seq, "$(P)slow:seq") { field(DLY1, "60") field(DOL1, "1") field(LNK1, "$(
 record(calc, "$(P)n") { field(CALC, "VAL+1") }
 """
 
-# a background job of a shell ignores SIGINT, and its children inherit that
-HEARD = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 
 SCRIPT = """
 import sys, time
@@ -58,7 +56,7 @@ def test_ctrl_c(own_ioc: Callable[..., SoftIOC], name: str) -> None:
     ioc = own_ioc(DB)
     waits = dict(list(WAITS.items())[:5]) if name == "idle waits" else {name: WAITS[name]}
     calls = "CALLS = [" + ", ".join(f"lambda: {call}" for call in waits.values()) + "]\n"
-    with start_python(HEARD + calls + SCRIPT, ioc.prefix, env=ioc.env) as client:
+    with start_python(calls + SCRIPT, ioc.prefix, env=ioc.env) as client:
         for _ in waits:
             client.wait_line("waiting", 20.0)
             state = ""
@@ -87,7 +85,7 @@ try:
 except KeyboardInterrupt:
     sys.exit(3)
 """
-    with start_python(HEARD + script, ioc.prefix) as client:
+    with start_python(script, ioc.prefix) as client:
         client.wait_line("waiting", 20.0)
         time.sleep(0.1)
         sent = time.monotonic()
