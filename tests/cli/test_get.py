@@ -237,6 +237,13 @@ def test_a_terminal_is_not_driven(tools_env: dict[str, str]) -> None:
     os.close(ours)
     units = [line for line in out.split(b"\r\n") if b"Units:" in line]
     assert units == ["    Units:            µm/\\x1bs".encode()]
+    ours, theirs = pty.openpty()
+    with _start("get", "--csv", PREFIX + "escape", env=tools_env, stdout=theirs) as process:
+        os.close(theirs)
+        out = _read_all(ours)
+        assert process.wait(30.0) == 0
+    os.close(ours)
+    assert out.endswith(b"," + rb"\x1b[31mred\x1b[0m\a\x01\x7f" + b"\r\n")
     with _start("get", "-w", "0.1", name, env=tools_env) as process:
         _, errors = process.communicate(timeout=30.0)
     assert b"\x1b" not in errors and b"not found" in errors

@@ -181,7 +181,7 @@ def test_every_lets_a_last_value_through(
 
 
 def test_rate(commands: Commands) -> None:
-    words = ("--rate", "--every", "0.6", "--duration", "1.9", "-w", "0.5")
+    words = ("--rate", "--every", "0.5", "--duration", "1.6", "-w", "0.5")
     names = [PREFIX + name for name in ("fast", "ten", "ao", "nobody")]
     code, lines, errors = _monitor(commands, *words, *names)
     assert (code, errors) == (1, f"epicsx monitor: '{names[-1]}' was not found\n")
@@ -189,10 +189,11 @@ def test_rate(commands: Commands) -> None:
     assert all(line.endswith(" /s") for line in lines)
     fast, ten, ao, nobody = (float(line.split()[1]) for line in lines[-4:])
     assert fast > ten > 0 and (ao, nobody) == (0.0, 0.0)
-    code, lines, _ = _monitor(commands, *words, "--json", PREFIX + "ten")
+    short = ("--rate", "--every", "0.3", "--duration", "0.9")
+    code, lines, _ = _monitor(commands, *short, "--json", PREFIX + "ten")
     facts = json.loads(lines[-1])
     assert facts["rate"] == pytest.approx(facts["updates"] / facts["seconds"], rel=1e-3)
-    code, lines, _ = _monitor(commands, *words, "--csv", PREFIX + "ten")
+    code, lines, _ = _monitor(commands, *short, "--csv", PREFIX + "ten")
     assert lines[0] == "name,timestamp,updates,seconds,rate" and len(lines) >= 2
 
 

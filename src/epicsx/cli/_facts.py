@@ -10,9 +10,10 @@ import csv
 import io
 import json
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._format import CHAR, ENUM, severity_text, status_text, text_of
+from ._format import CHAR, ENUM, harmless, severity_text, status_text, text_of
 
 if TYPE_CHECKING:
     from .._ca import Core
@@ -123,8 +124,11 @@ def json_line(facts: dict[str, Any]) -> str:
     return json.dumps(facts) + "\n"
 
 
-def csv_line(cells: list[str] | tuple[str, ...]) -> str:
-    """One record by RFC 4180, but for its line end, which is that of the system's texts."""
+def csv_line(cells: Sequence[str], terminal: bool = False) -> str:
+    """One record by RFC 4180, but for its line end, which is that of the system's texts.
+
+    For a `terminal` what does not print is escaped.
+    """
     file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerow(cells)
+    csv.writer(file, lineterminator="\n").writerow(map(harmless, cells) if terminal else cells)
     return file.getvalue()

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 __all__ = [
     "DISCONNECTED",
@@ -34,6 +34,9 @@ __all__ = [
     "unescaped",
     "wide_tail",
 ]
+
+Elements: TypeAlias = Any
+"""What a reply holds: an array of numpy's, or a list of str."""
 
 EPICS_EPOCH_NS = 631152000 * 1_000_000_000
 
@@ -165,7 +168,7 @@ class Format:
             return text
         return harmless(text_of(text)).encode("utf-8", "replace").decode("latin-1")
 
-    def texts(self, kind: int, values: Iterable[Any], states: Sequence[str] | None) -> list[str]:
+    def texts(self, kind: int, values: Elements, states: Sequence[str] | None) -> list[str]:
         """Each element as val2str prints it; `kind` is the native part of its DBR type.
 
         `states` are the state names of a GR or CTRL enum.
@@ -189,7 +192,7 @@ class Format:
             return f"Enum Index Overflow ({index})"
         return self.shown(states[index])
 
-    def long_string(self, values: Sequence[Any]) -> str:
+    def long_string(self, values: Elements) -> str:
         """An array of CHAR as a text, up to its first NUL."""
         return escaped(
             bytes(value & 0xFF for value in _plain(values)).split(b"\0")[0].decode("latin-1")
@@ -217,7 +220,7 @@ def named(name: str, count: int, how: Format) -> str:
 
 
 def plain_line(
-    kind: int, values: Sequence[Any], states: Sequence[str] | None, asked: int, how: Format
+    kind: int, values: Elements, states: Sequence[str] | None, asked: int, how: Format
 ) -> str:
     """The values of a line of caget, with how many there are if there may be more than one."""
     count = len(values)
@@ -231,7 +234,7 @@ def plain_line(
 
 
 def wide_tail(
-    kind: int, values: Sequence[Any], status: int, severity: int, asked: int, how: Format
+    kind: int, values: Elements, status: int, severity: int, asked: int, how: Format
 ) -> str:
     """What follows the stamp in a line of camonitor (print_time_val_sts): values, status and severity."""
     between, count = how.separator, len(values)

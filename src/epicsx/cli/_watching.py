@@ -18,6 +18,7 @@ from functools import partial
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any
 
+from ..errors import CAError
 from . import _facts
 from ._format import (
     DISCONNECTED,
@@ -162,7 +163,8 @@ class Csv(Aside, Json):
         return _facts.csv_line(_facts.COLUMNS)
 
     def update(self, pv: Watched, sample: Sample) -> str:
-        return _facts.csv_line(_facts.row(self._facts(pv, sample), self.how.enum_numbers))
+        cells = _facts.row(self._facts(pv, sample), self.how.enum_numbers)
+        return _facts.csv_line(cells, self.terminal)
 
 
 class Rate(Aside, View):
@@ -208,7 +210,7 @@ class Rate(Aside, View):
                     f"{seconds:.6f}",
                     f"{rate:.6g}",
                 ]
-                line = _facts.csv_line(cells).encode().decode("latin-1")
+                line = _facts.csv_line(cells, self.terminal).encode().decode("latin-1")
             else:
                 line = f"{named(pv.name, 1, self.how)}{rate:10.1f} /s\n"
             lines.append(line)
@@ -322,6 +324,10 @@ class Watch:
             elif pv.once:
                 with self._lock:
                     self._write(self._view.gone(pv))
+        except (
+            CAError
+        ) as error:  # lost again before all was asked for; the next connection tries anew
+            complain("monitor", error)
         except BaseException as error:  # noqa: BLE001
             self._fail(error)
 
@@ -331,6 +337,7 @@ class Watch:
             if core.native_type == pv.native:
                 return  # libca has subscribed again by itself
             pv.subscription.close()
+            pv.subscription = None
         pv.native = core.native_type
         if (
             self._view.facts

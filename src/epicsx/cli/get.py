@@ -129,7 +129,8 @@ def _print_beyond(asked: list[Reading], options: argparse.Namespace, output: Out
         if options.json:
             output.write(_facts.json_line(facts))
         else:
-            output.write(_facts.csv_line(_facts.row(facts, options.enum_numbers)), "utf-8")
+            cells = _facts.row(facts, options.enum_numbers)
+            output.write(_facts.csv_line(cells, output.terminal), "utf-8")
 
 
 def _plot(asked: Reading, output: Output) -> None:

@@ -138,4 +138,5 @@ def _print_beyond(cores: list[Core], options: argparse.Namespace, output: Output
         if options.json:
             output.write(json_line(facts))
         else:
-            output.write(csv_line([str(facts[column]) for column in COLUMNS]), "utf-8")
+            cells = [str(facts[column]) for column in COLUMNS]
+            output.write(csv_line(cells, output.terminal), "utf-8")
