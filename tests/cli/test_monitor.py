@@ -29,6 +29,7 @@ from support.tool_cases import (
     command,
     golden,
     prepare,
+    reaches,
     running,
     settled,
 )
@@ -63,7 +64,7 @@ def _watch(ioc: SoftIOC, env: dict[str, str], start: Start) -> list[tuple[Case, 
             ioc.write(name, value)
         for case, monitor in found:
             lines = recorded[case.key]["stdout"].count("\n")
-            wait_until(monitor.has(lines), 30.0, message=case.key)
+            reaches(case, monitor, lines)
         return [(case, monitor, monitor.end()) for case, monitor in found]
 
 

@@ -102,5 +102,5 @@ def test_json(commands: Commands, tools_ioc: SoftIOC) -> None:
 
 def test_words_behind_the_pv_are_values(commands: Commands, tools_ioc: SoftIOC) -> None:
     tools_ioc.write("w:string", "old")
-    done = commands.run("put", "-t", PREFIX + "w:string", "-t", "--json", "-F,")
-    assert (done.returncode, done.out) == (0, "-t --json -F,\n")
+    done = commands.run("put", "-t", PREFIX + "w:string", "-t", "--json", "--", "-F,")
+    assert (done.returncode, done.out) == (0, "-t --json -- -F,\n")

@@ -439,6 +439,15 @@ PATIENT = {"EPICS_CLI_TIMEOUT": "30"}
 """For those that do not say themselves how long they wait for a connection: the machine may be loaded."""
 
 
+def reaches(case: Case, monitor: Monitor, lines: int, timeout: float = 30.0) -> None:
+    """Wait until a monitor has written so many lines; a failure shows those that it has."""
+    try:
+        wait_until(monitor.has(lines), timeout)
+    except AssertionError:
+        what = f"{case.key}: {lines} lines are awaited"
+        raise AssertionError(f"{what}, there are\n{monitor.out}{monitor.errors!r}") from None
+
+
 @contextmanager
 def running(
     cases: Sequence[Case],
@@ -451,7 +460,7 @@ def running(
         for case in cases:
             found.append(start(case, {**PATIENT, **env}))
         for case, each in zip(cases, found, strict=True):
-            wait_until(each.has(case.first), 60.0, message=case.key)
+            reaches(case, each, case.first, 60.0)
         yield found
     finally:
         for each in found:

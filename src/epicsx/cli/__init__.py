@@ -1,10 +1,9 @@
 """The command `epicsx`: one subcommand per module of this package.
 
 A subcommand is a line in `COMMANDS` and a module of its name with two functions: ``arguments(parser)`` declares its
-options, ``run(options)`` does the work and returns the exit code. A module that has ``arrange(parser, words)`` puts its
-words in an order that argparse understands; one that has ``split(words)`` says which words are its own and which go, as
-``options.rest``, to what it runs. Modules are read to make the help, so at their top they import only what is cheap;
-numpy and the core come in with ``run``.
+options, ``run(options)`` does the work and returns the exit code. A module that has ``split(parser, words)`` says which
+words are options, in an order that argparse understands, and which argparse shall not see: ``options.rest``. Modules are
+read to make the help, so at their top they import only what is cheap; numpy and the core come in with ``run``.
 """
 
 from __future__ import annotations
@@ -79,9 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if first in commands:
             module = sys.modules[f"{__name__}.{first}"]
             if hasattr(module, "split"):
-                words[1:], rest = module.split(words[1:])
-            elif hasattr(module, "arrange"):
-                words[1:] = module.arrange(commands[first], words[1:])
+                words[1:], rest = module.split(commands[first], words[1:])
         options, unknown = parser.parse_known_args(words, argparse.Namespace(rest=rest))
         if unknown:
             commands.get(first, parser).error(f"unrecognized arguments: {' '.join(unknown)}")

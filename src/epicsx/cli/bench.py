@@ -13,7 +13,7 @@ from pathlib import Path
 __all__ = ["arguments", "run", "split"]
 
 
-def split(words: list[str]) -> tuple[list[str], list[str]]:
+def split(parser: argparse.ArgumentParser, words: list[str]) -> tuple[list[str], list[str]]:
     """Everything is for the benchmarks, but a first -h or --help."""
     if words[:1] in (["-h"], ["--help"]):
         return words, []

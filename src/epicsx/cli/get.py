@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ._reading import Reading
     from ._tools import Output
 
-__all__ = ["arguments", "arrange", "run"]
+__all__ = ["arguments", "run", "split"]
 
 
 class _Form(argparse.Action):
@@ -76,10 +76,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--plot", action="store_true", help="arrays of numbers as small plots")
 
 
-def arrange(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+def split(parser: argparse.ArgumentParser, words: list[str]) -> tuple[list[str], list[str]]:
     """The words with all options first, as getopt finds them."""
     options, names = arranged(parser, words)
-    return [*options, "--", *names] if names else options
+    return ([*options, "--", *names] if names else options), []
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .._ca import Core
     from ._tools import Output
 
-__all__ = ["arguments", "arrange", "run"]
+__all__ = ["arguments", "run", "split"]
 
 COLUMNS = ("name", "state", "host", "read", "write", "native_type", "count")
 
@@ -37,10 +37,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--csv", action="store_true", help="a line of cells each")
 
 
-def arrange(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+def split(parser: argparse.ArgumentParser, words: list[str]) -> tuple[list[str], list[str]]:
     """The words with all options first, as getopt finds them."""
     options, names = arranged(parser, words)
-    return [*options, "--", *names] if names else options
+    return ([*options, "--", *names] if names else options), []
 
 
 def run(options: argparse.Namespace) -> int:

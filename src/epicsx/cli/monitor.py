@@ -19,7 +19,7 @@ from ._tools import (
     tool_epilog,
 )
 
-__all__ = ["arguments", "arrange", "run"]
+__all__ = ["arguments", "run", "split"]
 
 _MASKS = {"v": 1, "l": 2, "a": 4, "p": 8}
 NOTE = """\
@@ -87,10 +87,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def arrange(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+def split(parser: argparse.ArgumentParser, words: list[str]) -> tuple[list[str], list[str]]:
     """The words with all options first, as getopt finds them."""
     options, names = arranged(parser, words)
-    return [*options, "--", *names] if names else options
+    return ([*options, "--", *names] if names else options), []
 
 
 def run(options: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from ._tools import arranged, ca_options, complain, guarded, separator_option, t
 if TYPE_CHECKING:
     from .._ca import Core
 
-__all__ = ["arguments", "arrange", "run"]
+__all__ = ["arguments", "run", "split"]
 
 MAX_TEXT = 39
 """Bytes of a DBR_STRING, but for its NUL."""
@@ -31,9 +31,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "       epicsx put -a [options] PV NUMBER-OF-VALUES VALUE ..."
     )
     parser.epilog = tool_epilog("caput")
-    parser.add_argument("pvs", nargs=1, metavar="PV")
     parser.add_argument(
-        "values", nargs="*", metavar="VALUE", help="all words are one text, but for -a"
+        "pvs", nargs=1, metavar="PV", help="what follows are the values, for all but -a one text"
     )
     ca_options(parser)
     add = parser.add_argument
@@ -64,10 +63,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def arrange(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
-    """The words with a -- behind the options: what follows the PV is no option, whatever it looks like."""
+def split(parser: argparse.ArgumentParser, words: list[str]) -> tuple[list[str], list[str]]:
+    """Options and PV; and the values, which are no options, whatever they look like."""
     options, others = arranged(parser, words, first_ends=True)
-    return [*options, "--", *others] if others else options
+    return ([*options, "--", others[0]] if others else options), others[1:]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -131,7 +130,7 @@ def _put(options: argparse.Namespace) -> int:
     if new is not None and options.json:
         output.write(json_line({**new, "old": old["value"] if old is not None else None}))
     if core.stats.rejected_puts > before:
-        shown = " ".join(options.values)
+        shown = " ".join(options.rest)
         failed = f"'{core.name}': the server refused {shown!r}: Channel write request failed"
     told = [failed] if failed is not None else []
     for error in [*told, *errors[:1]]:
@@ -143,7 +142,7 @@ def _words(options: argparse.Namespace) -> list[str]:
     """The values as texts, a character for each byte."""
     from ._tools import Failure
 
-    words = [os.fsencode(word).decode("latin-1") for word in options.values]
+    words = [os.fsencode(word).decode("latin-1") for word in options.rest]
     if not words:
         raise Failure("no value was given", 2)
     if options.shape != "a":
