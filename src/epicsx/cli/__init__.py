@@ -2,7 +2,7 @@
 
 A subcommand is a line in `COMMANDS` and a module of its name with two functions: ``arguments(parser)`` declares its
 options, ``run(options)`` does the work and returns the exit code. A module that has ``split(parser, words)`` says which
-words are options, in an order that argparse understands, and which argparse shall not see: ``options.rest``. Modules are
+words are options, in an order that argparse understands, and which argparse does not see: ``options.rest``. Modules are
 read to make the help, so at their top they import only what is cheap; numpy and the core come in with ``run``.
 """
 
