@@ -35,10 +35,8 @@ def test_help_reads_nothing_heavy() -> None:
     assert found.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"bench", "run"}))  # they hand options on
 def test_an_unknown_option_is_one_line_and_2(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if name in ("bench", "run"):
-        pytest.skip("it hands options on")
     needed = {"put": ["x", "1"], "record": ["x", "-o", "y"], "snapshot": ["save", "x"]}
     needed["completion"] = ["bash"]
     with pytest.raises(SystemExit) as end:

@@ -7,9 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import run_python
 
-from epicsx.cli import COMMANDS, command_parser, completion
+from epicsx.cli import COMMANDS, command_parser, completion, main
 
 TREE = completion.tree(command_parser())
 
@@ -126,7 +125,8 @@ def test_fish_completes(tmp_path: Path, line: str, offered: list[str]) -> None:
 
 
 @pytest.mark.parametrize("shell", completion.SHELLS)
-def test_the_command_prints_it(shell: str) -> None:
-    found = run_python(f"from epicsx.cli import main; main(['completion', {shell!r}])")
-    assert found.stdout == _script(shell)
-    assert all(command in found.stdout for command in COMMANDS)
+def test_the_command_prints_it(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    out = capsys.readouterr().out
+    assert out == _script(shell)
+    assert all(command in out for command in COMMANDS)

@@ -20,7 +20,6 @@ __all__ = [
     "NOT_FOUND",
     "Format",
     "Stamps",
-    "add_stamp",
     "details",
     "escaped",
     "harmless",
@@ -277,11 +276,6 @@ def stamp_text(unix_ns: int) -> str:
     # It rounds, but never up into the next second.
     micro = min(ns + 500, 999_999_999) // 1000
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) + f".{micro:06d}"
-
-
-def add_stamp(stamp: str, how: Format) -> str:
-    """Two columns that are one: a stamp alone."""
-    return stamp + how.separator
 
 
 class Stamps:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from ..errors import CAError
 from ._format import (
     DOUBLE,
     ENUM,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from .._channel import Channel
     from .._request import Request
     from .._sample import Sample
-    from ..errors import CAError
     from ._format import Format
 
 __all__ = ["Reading", "time_type"]
@@ -59,8 +59,6 @@ class Reading:
     def __init__(
         self, channel: Channel, options: argparse.Namespace, timeout: float | None
     ) -> None:
-        from ..errors import CAError
-
         self.core = core = channel._core
         self.name = raw_name(channel.name)
         self.native = core.native_type
@@ -86,8 +84,6 @@ class Reading:
 
     def sample(self) -> Sample | None:
         """What came; None if it failed, and then `error` says why."""
-        from ..errors import CAError
-
         if self._sample is None and self._request is not None and self.error is None:
             try:
                 self._sample = self._request.result(None)
@@ -102,7 +98,11 @@ class Reading:
         sample = self.sample()
         if sample is None or self._control is None:
             return None
-        came = self._control.result(None)
+        try:
+            came = self._control.result(None)
+        except CAError as error:
+            self.error = error
+            return None
         control = came.control if came is not None else None
         states = control.enum_strings if control is not None else None
         return {

@@ -324,9 +324,8 @@ class Watch:
             elif pv.once:
                 with self._lock:
                     self._write(self._view.gone(pv))
-        except (
-            CAError
-        ) as error:  # lost again before all was asked for; the next connection tries anew
+        except CAError as error:
+            # It was lost again before all was asked for; the next connection tries anew.
             complain("monitor", error)
         except BaseException as error:  # noqa: BLE001
             self._fail(error)
