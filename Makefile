@@ -29,7 +29,7 @@ DOWNSTREAM_ARGS ?=
 COVERAGE_TESTS ?= tests/unit tests/core tests/api tests/compat
 COVERAGE_ARGS ?=
 
-.PHONY: help demo test ctest parity downstream coverage bench lint types docs wheel clean install
+.PHONY: help demo test ctest ctools parity downstream coverage bench lint types docs wheel clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the verbs
@@ -46,6 +46,9 @@ ctest: $(CTESTS)
 
 parity: $(INSTALLED)  ## one script under pyepics and under epicsx, each difference explained: docs/parity.md
 	$(PY) -m tests.oracle $(PARITY_ARGS)
+
+ctools:  ## caget and its like from Debian, into build/c-tools, for the tests that compare with them
+	$(if $(wildcard $(PY)),$(PY),$(PYTHON)) tools/c_tools.py
 
 downstream: $(INSTALLED)  ## ophyd, bluesky and PyDM, unchanged, on epicsx
 	$(PIP) install -q 'epicsx[downstream]'

@@ -25,7 +25,7 @@ __all__ = ["arguments", "run", "split"]
 _former: list[ModuleType] = []  # the `__main__` before the script's, whose code is still running
 
 
-def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+def split(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words of a command line that are for this command, and those that are the script's, untouched."""
     n = len(words)
     for i, word in enumerate(words):

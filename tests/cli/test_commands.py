@@ -1,0 +1,118 @@
+"""What all commands of `epicsx` have in common, and those that are only a door: bench, repeater."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from support import run_python, wait_until
+
+from epicsx.cli import COMMANDS, bench, command_parser, main
+from epicsx.testing.ports import is_free
+
+HEAVY = "numpy epicsx._ca epicsx._dbr epicsx._channel socket ssl asyncio h5py rich"
+
+
+def test_help_reads_nothing_heavy() -> None:
+    found = run_python(
+        f"""
+        import contextlib, io, sys
+        from epicsx.cli import COMMANDS, main
+        for words in ([], *[[name] for name in COMMANDS]):
+            shown = io.StringIO()
+            with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+                main([*words, "--help"])
+            assert shown.getvalue().startswith("usage: epicsx"), words
+        print(*[name for name in {HEAVY!r}.split() if name in sys.modules])
+        """
+    )
+    assert found.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"bench", "run"}))  # they hand options on
+def test_an_unknown_option_is_one_line_and_2(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    needed = {"put": ["x", "1"], "record": ["x", "-o", "y"], "snapshot": ["save", "x"]}
+    needed["completion"] = ["bash"]
+    with pytest.raises(SystemExit) as end:
+        main([name, "--no-such-option", *needed.get(name, ["x"] if name != "demo" else [])])
+    out, errors = capsys.readouterr()
+    assert (end.value.code, out, errors.count("\n")) == (2, "", 1)
+    assert errors.startswith(f"epicsx {name}") and "Traceback" not in errors
+
+
+def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["caget", "x"], [], ["--nothing"]):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        out, errors = capsys.readouterr()
+        assert (end.value.code, out, errors.count("\n")) == (2, "", 1)
+        assert errors.startswith("epicsx: ")
+
+
+def test_every_command_tells_its_exit_codes_or_hands_on() -> None:
+    parser = command_parser()
+    for name in COMMANDS:
+        command = next(
+            action.choices[name] for action in parser._actions if isinstance(action.choices, dict)
+        )
+        assert command.description
+        if name not in ("run", "completion", "bench"):
+            assert "Exit codes" in command.format_help(), name
+
+
+def test_the_names_of_the_c_tools_are_not_taken() -> None:
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    scripts = text.split("[project.scripts]")[1].split("[")[0].strip()
+    assert scripts == 'epicsx = "epicsx.cli:main"'
+
+
+# ---- bench
+
+
+def test_bench_without_a_source_tree(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    installed = tmp_path / "site-packages" / "epicsx" / "cli" / "bench.py"
+    monkeypatch.setattr(bench, "__file__", str(installed))
+    assert main(["bench", "--quick"]) == 2
+    out, errors = capsys.readouterr()
+    assert (out, errors.count("\n")) == ("", 1)
+    assert errors.startswith("epicsx bench: the benchmarks are in the source tree only")
+
+
+def test_bench_hands_its_words_on() -> None:
+    words = [sys.executable, "-m", "epicsx", "bench"]
+    helped = subprocess.run([*words, "--", "--help"], capture_output=True, text=True, timeout=60)
+    assert helped.returncode == 0 and "usage: python -m benchmarks" in helped.stdout
+    refused = subprocess.run(
+        [*words, "--rows", "nothing"], capture_output=True, text=True, timeout=60
+    )
+    assert refused.returncode == 1 and "no such row: nothing" in refused.stderr
+
+
+# ---- repeater
+
+
+def test_repeater(free_port: Callable[[], int]) -> None:
+    port = free_port()
+    env = {**os.environ, "EPICS_CA_REPEATER_PORT": str(port)}
+    words = [sys.executable, "-m", "epicsx", "repeater"]
+    start = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(words, env=env, stderr=subprocess.PIPE, preexec_fn=start) as repeater:
+        try:
+            wait_until(lambda: not is_free(port), 30.0, message="the repeater has its port")
+            other = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
+            assert (other.returncode, other.stdout) == (1, "")
+            assert other.stderr == (
+                f"epicsx repeater: UDP port {port} is taken: a repeater runs already\n"
+            )
+        finally:
+            repeater.send_signal(signal.SIGINT)
+        assert repeater.wait(20.0) in (-signal.SIGINT, 130)
+        assert repeater.stderr is not None and b"Traceback" not in repeater.stderr.read()
