@@ -1,5 +1,5 @@
-# Requests, for the module that delivers their ends.
-from epicsx._ca cimport Core
+# Requests, for the modules that deliver their ends, and the inboxes of event loops.
+from epicsx._ca cimport Core, Subscription
 from epicsx_events cimport ex_inbox, ex_request
 from libc.stdint cimport int64_t
 
@@ -8,13 +8,28 @@ cdef class Request:
     cdef ex_request *r
     cdef readonly Core core
     cdef bint is_put, known
+    cdef str task                       # what it is if neither a get nor a put: it has no value then
+    cdef Inbox inbox
     cdef object callbacks
     cdef int64_t asked, deadline
     cdef str what(self)
     cdef object error(self)
     cdef object outcome(self)
+    cdef int let_go(self) except -1
     cdef int finish(self) except -1
 
 
 cdef class Inbox:
     cdef ex_inbox *box
+    cdef readonly set requests          # those under way: what must live on without its user
+    cdef readonly set subscriptions
+    cdef object __weakref__
+
+
+cdef class LoopSubscription(Subscription):
+    cdef Inbox inbox
+    cdef object ended
+
+
+# A request that the caller ends, or has something else end.
+cdef Request signal(Core core, str task, object callback, Inbox inbox)
