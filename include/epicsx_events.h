@@ -357,8 +357,11 @@ void ex_sub_leave(ex_sub *sub);
 void ex_sub_unref(ex_sub *sub);
 ex_block *ex_sub_newest(ex_sub *sub, int *fresh);    /* a new reference, or NULL */
 ex_handle *ex_handle_new(ex_sub *sub, int queueing, size_t max_events, int latest, int replay, void *py, ex_inbox *inbox);
-/* Of an inbox: its oldest note, as ex_lane_take; when there is none, the loop will be told of the next. */
-int ex_handle_take(ex_handle *h, ex_taken *out);
+/* Of an inbox: its oldest notes, at most `n` and EX_TAKE_BYTES, as ex_lane_take; values, or values before one of another
+ * kind. How many; 0: none, and the loop will be told of the next. */
+#define EX_TAKE_BYTES ((size_t)1 << 20)
+size_t ex_handle_take(ex_handle *h, ex_taken *out, size_t n);
+void ex_handle_unheard(ex_handle *h, size_t n);      /* so many that were taken are dropped after all; before its close */
 void ex_handle_set_queueing(ex_handle *h, int queueing);
 void ex_handle_close(ex_handle *h);
 void ex_handle_unref(ex_handle *h);

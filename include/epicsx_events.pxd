@@ -102,6 +102,8 @@ cdef extern from "epicsx_events.h" nogil:
         int closed
         size_t max_events
         size_t max_bytes
+        uint64_t merged
+        uint64_t dropped
         void *py
 
     ctypedef struct ex_inbox:
@@ -170,7 +172,8 @@ cdef extern from "epicsx_events.h" nogil:
     ex_block *ex_sub_newest(ex_sub *sub, int *fresh)
     ex_handle *ex_handle_new(ex_sub *sub, int queueing, size_t max_events, int latest, int replay, void *py,
                              ex_inbox *inbox)
-    int ex_handle_take(ex_handle *h, ex_taken *out)
+    size_t ex_handle_take(ex_handle *h, ex_taken *out, size_t n)
+    void ex_handle_unheard(ex_handle *h, size_t n)
     void ex_handle_set_queueing(ex_handle *h, int queueing)
     void ex_handle_close(ex_handle *h)
     void ex_handle_unref(ex_handle *h)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _channel, _dbr, _request
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Updates", "aconnect", "aget", "aput", "updates"]
 
 
-class Updates:
+class Updates(_request.Flow):
     """The samples of one PV as they come: ``async for sample in updates(name)``. Made by `updates`."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Updates:
         self._channel = own_channel(name, "updates")
         self.name = self._channel.name
         self._waiting: set[asyncio.Future[None]] = set()
-        self._taken = 0
+        self.turn = 2 * TURN
         core = self._channel._core
         self._handle = _request.LoopSubscription(
             core,
@@ -82,12 +82,9 @@ class Updates:
         elif loop is not None:
             later(loop, self._ready)
 
-    def __aiter__(self) -> AsyncIterator[Sample]:
-        return self
-
-    async def __anext__(self) -> Sample:
-        self._taken += 1
-        if self._taken % TURN == 0:
+    async def _next(self) -> Sample:
+        if self.tired:
+            self.tired = False
             await asyncio.sleep(0)  # where there always is one, others have a turn all the same
         while True:
             item = self._handle.take()
@@ -145,7 +142,7 @@ class Updates:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_handle"):
+        if self._handle is not None:  # made
             self._handle.close()
 
     def __repr__(self) -> str:

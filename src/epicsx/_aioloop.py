@@ -18,6 +18,7 @@ import logging
 import socket
 import threading
 import weakref
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from time import time
@@ -35,8 +36,10 @@ log = logging.getLogger("epicsx")
 
 LARGE = 256 * 1024
 """Puts of more bytes leave by a thread of their own: handing them over waits while the circuit is full."""
-TURN = 256
-"""After so many updates in a row others have a turn."""
+TURN = 16
+"""After so many updates of one PV others have a turn."""
+ROUND = 1000
+"""After so many callbacks for updates the loop goes on with what else is due."""
 CLOSED = 3
 
 _ends: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, End] = weakref.WeakKeyDictionary()
@@ -65,6 +68,8 @@ class End:
         self.channels: dict[str, _ca.Core] = {}
         self.monitors: set[Any] = set()
         """Open subscriptions of `epicsx.aio.camonitor`."""
+        self._due: deque[Any] = deque()  # monitors with updates
+        self._going = False
         self.closed = False
         self._thread = threading.get_ident()
         self._reading, self._writing = socket.socketpair()
@@ -102,6 +107,28 @@ class End:
     def _take(self) -> None:
         if not self.closed and self.inbox.take():
             self.loop.call_soon(self._take)  # the rest after what else is due
+
+    def due(self, monitor: Any) -> None:
+        """Have ``monitor.turn()`` called, again and again until it gives 0: how many callbacks it made."""
+        self._due.append(monitor)
+        if not self._going:
+            self._going = True
+            self.loop.call_soon(self._go)
+
+    def _go(self) -> None:
+        left = ROUND
+        waiting = self._due
+        try:
+            while waiting and left > 0:
+                monitor = waiting.popleft()
+                made = monitor.turn()
+                if made:
+                    waiting.append(monitor)
+                left -= made or 1
+        finally:
+            self._going = bool(waiting) and not self.closed
+            if self._going:
+                self.loop.call_soon(self._go)
 
     def _listen(self) -> None:
         """Thread: our own, for a loop that watches no sockets."""

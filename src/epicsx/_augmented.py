@@ -28,6 +28,8 @@ DBE_VALUE, DBE_LOG, DBE_ALARM, DBE_PROPERTY = (
 )
 
 DBR_STRING, DBR_SHORT, DBR_FLOAT, DBR_ENUM, DBR_CHAR, DBR_LONG, DBR_DOUBLE = range(7)
+DBR_TIME_STRING, DBR_TIME_DOUBLE = int(DBR.TIME_STRING), int(DBR.TIME_DOUBLE)
+DBR_CTRL_STRING, DBR_CTRL_DOUBLE = int(DBR.CTRL_STRING), int(DBR.CTRL_DOUBLE)
 DBR_PUT_ACKT, DBR_PUT_ACKS, DBR_STSACK_STRING, DBR_CLASS_NAME = range(35, 39)
 DBR_ENUM_STR, DBR_CHAR_BYTES, DBR_CHAR_UNICODE, DBR_CHAR_STR = range(996, 1000)
 
@@ -67,7 +69,10 @@ Timeout = float | tuple[float] | None
 
 
 class Augmented:
-    """The fields of a value. Which there are is decided by the format asked for."""
+    """The fields of a value. Which there are is decided by the format asked for.
+
+    They are made when the first of them is read: most programs read few, and many none.
+    """
 
     ok = True
     name: str
@@ -78,6 +83,19 @@ class Augmented:
     timestamp: float
     raw_stamp: tuple[int, int]
     update_count: int
+
+    def __getattr__(self, name: str) -> Any:
+        came = self.__dict__.pop("_came", None)
+        if came is None:
+            raise AttributeError(f"this value has no {name!r}")
+        _fill(self, *came)
+        return getattr(self, name)
+
+    def __getstate__(self) -> Any:
+        came = self.__dict__.pop("_came", None)
+        if came is not None:
+            _fill(self, *came)
+        return self.__dict__
 
     @property
     def datetime(self) -> _datetime.datetime:
@@ -185,7 +203,7 @@ def type_of(datatype: Any, format: int, core: Core) -> int:
         raise BadValueError(f"'{core.name}': there is no format {format!r}", name=core.name)
     # texts have no control data: what comes nearest is their stamp
     timed = format == FORMAT_TIME or native == DBR_STRING
-    return native + int(DBR.TIME_STRING if timed else DBR.CTRL_STRING)
+    return native + (DBR_TIME_STRING if timed else DBR_CTRL_STRING)
 
 
 def effective(datatype: Any, name: str) -> Any:
@@ -204,7 +222,9 @@ def augmented(sample: Sample, core: Core, datatype: Any) -> Any:
     code = sample.dbr_type
     found: Any
     scalar = _SCALARS.get(type(value))
-    if datatype in TEXTS if is_code(datatype) else False:
+    if datatype is None and scalar is not None and code != DBR_CLASS_NAME:  # nearly all
+        found = scalar(value)
+    elif is_code(datatype) and datatype in TEXTS:
         data = numpy.atleast_1d(numpy.asarray(value, numpy.uint8)).tobytes().partition(b"\0")[0]
         found = ca_bytes(data) if datatype == DBR_CHAR_BYTES else ca_str(_decoded(data))
     elif code == DBR_CLASS_NAME:
@@ -217,16 +237,21 @@ def augmented(sample: Sample, core: Core, datatype: Any) -> Any:
     else:
         text = code % 7 == DBR_STRING and not len(value)  # no text tells its dtype
         found = numpy.asarray(value, "U40" if text else None).view(ca_array)
-    found.name = core.name
-    found.element_count = core.count
-    found.datatype = native = code if code > DBR.CTRL_DOUBLE else code % 7
-    if DBR.TIME_STRING <= code <= DBR.TIME_DOUBLE:
+    found._came = (sample, core.count)
+    return found
+
+
+def _fill(found: Any, sample: Sample, element_count: int) -> None:
+    code = sample.dbr_type
+    found.name = sample.name
+    found.element_count = element_count
+    found.datatype = native = code if code > DBR_CTRL_DOUBLE else code % 7
+    if DBR_TIME_STRING <= code <= DBR_TIME_DOUBLE:
         found.status, found.severity = sample.status, sample.severity
         found.raw_stamp = divmod(sample.timestamp_ns, 1_000_000_000)
         found.timestamp = round(sample.timestamp_ns / 1e9, 6)
-    elif code > DBR.TIME_DOUBLE:
+    elif code > DBR_TIME_DOUBLE:
         _add_control(found, sample, native)
-    return found
 
 
 def _add_control(found: Any, sample: Sample, native: int) -> None:

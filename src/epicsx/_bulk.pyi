@@ -36,7 +36,11 @@ class UnderWay:
     def collect(self, timeout: float | None) -> list[Any]: ...
 
 def get_all_async(
-    cores: list[Core], types: list[int], counts: list[int], callback: Any, inbox: Inbox | None
+    cores: list[Core],
+    types: list[int] | int,
+    counts: list[int] | int,
+    callback: Any,
+    inbox: Inbox | None,
 ) -> UnderWay: ...
 def put_all_async(
     cores: list[Core], values: list[Any], types: list[int], callback: Any, inbox: Inbox | None

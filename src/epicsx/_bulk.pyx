@@ -296,8 +296,11 @@ cdef UnderWay under_way(list cores, bint is_put, callback, Inbox inbox):
     return u
 
 
-def get_all_async(list cores, list types, list counts, callback, Inbox inbox) -> UnderWay:
-    """Send reads of connected channels, one or more, each of its type and count, and wait for none."""
+def get_all_async(list cores, types, counts, callback, Inbox inbox) -> UnderWay:
+    """Send reads of connected channels, one or more, and wait for none.
+
+    `types` and `counts` are lists, or one for all; of types also -1 and -2 as in ``get_all``.
+    """
     cdef UnderWay u = under_way(cores, False, callback, inbox)
     try:
         u.b = sent_get(cores, types, counts, u.request)

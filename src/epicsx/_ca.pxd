@@ -84,7 +84,8 @@ cdef int send_put_wait(ex_request *r, int type, unsigned long count, const void 
 cdef int request_gather(ex_request *r, list cores) except -1     # it ends when all of them are connected
 cdef void request_ungather(ex_request *r) noexcept
 cdef size_t bound_of(object queue) except? 0
-cdef int handle_take(ex_handle *h, ex_taken *t) noexcept
+cdef size_t handle_take(ex_handle *h, ex_taken *out, size_t n) noexcept
+cdef void handle_unheard(ex_handle *h, size_t n) noexcept
 cdef void handle_free(ex_handle *h) noexcept
 cdef ex_inbox *inbox_new(int fd) noexcept
 cdef void inbox_free(ex_inbox *box) noexcept

@@ -48,8 +48,12 @@ cdef void request_ungather(ex_request *r) noexcept:
     ex_request_ungather(r)
 
 
-cdef int handle_take(ex_handle *h, ex_taken *t) noexcept:
-    return ex_handle_take(h, t)
+cdef size_t handle_take(ex_handle *h, ex_taken *out, size_t n) noexcept:
+    return ex_handle_take(h, out, n)
+
+
+cdef void handle_unheard(ex_handle *h, size_t n) noexcept:
+    ex_handle_unheard(h, n)
 
 
 cdef void handle_free(ex_handle *h) noexcept:

@@ -731,25 +731,36 @@ void ex_handle_unref(ex_handle *h)
     free(h);
 }
 
-int ex_handle_take(ex_handle *h, ex_taken *out)
+size_t ex_handle_take(ex_handle *h, ex_taken *out, size_t n)
 {
     ex_lane *lane = h->sub->channel->lane;
-    ex_note *note;
-    memset(out, 0, sizeof *out);
+    ex_note *note = NULL;
+    size_t got = 0, bytes = 0;
+    int kind = EX_NOTE_VALUE;
     ex_lock(&lane->lock);
-    note = h->oldest;
-    if (note) {
-        out->kind = note->kind;
-        out->a = note->a;
-        out->b = note->b;
-        out->subject = h;                /* the note's reference is the caller's now */
-        out->py = h->py;
-        h->delivered += note->kind == EX_NOTE_VALUE;
-        out->block = handle_remove(lane, h, note);
-    } else
+    if (!h->oldest)
         h->told = 0;
+    while (got < n && kind == EX_NOTE_VALUE && bytes < EX_TAKE_BYTES && (note = h->oldest) != NULL) {
+        ex_taken *t = &out[got++];
+        t->kind = kind = note->kind;
+        t->a = note->a;
+        t->b = note->b;
+        t->subject = h;                  /* the note's reference is the caller's now */
+        t->py = h->py;
+        h->delivered += kind == EX_NOTE_VALUE;
+        t->block = handle_remove(lane, h, note);
+        bytes += t->block ? t->block->capacity : 0;
+    }
     ex_unlock(&lane->lock);
-    return out->kind;
+    return got;
+}
+
+void ex_handle_unheard(ex_handle *h, size_t n)
+{
+    ex_lock(&h->sub->channel->lane->lock);
+    h->delivered -= n;
+    h->dropped += n;
+    ex_unlock(&h->sub->channel->lane->lock);
 }
 
 static size_t looped_handles(ex_channel *ch)

@@ -1,6 +1,6 @@
 # Requests, for the modules that deliver their ends, and the inboxes of event loops.
 from epicsx._ca cimport Core, Subscription
-from epicsx_events cimport ex_inbox, ex_request
+from epicsx_events cimport ex_inbox, ex_request, ex_taken
 from libc.stdint cimport int64_t
 
 
@@ -29,6 +29,17 @@ cdef class Inbox:
 cdef class LoopSubscription(Subscription):
     cdef Inbox inbox
     cdef object ended
+    cdef ex_taken[16] held              # taken out of the queue with one lock, and not handed out yet
+    cdef int at, n                      # those from `at` to `n`
+    cdef int let_held_go(self) except -1
+
+
+cdef class Flow:
+    cdef public LoopSubscription _handle
+    cdef public int turn                # after so many in a row others have a turn
+    cdef public bint tired
+    cdef unsigned long taken
+    cdef object __weakref__
 
 
 # A request that the caller ends, or has something else end.

@@ -13,7 +13,8 @@ import logging
 
 cimport cython
 from caerr cimport ECA_CHANDESTROY, ECA_DISCONN, ECA_NORMAL, ECA_TIMEOUT
-from epicsx._ca cimport (Core, Subscription, bound_of, deadline_of, end_if_closed, handle_free, handle_take, inbox_free,
+from epicsx._ca cimport (Core, Subscription, bound_of, deadline_of, end_if_closed, generation_now, handle_free,
+                         handle_take, handle_unheard, inbox_free,
                          inbox_kill, inbox_new, inbox_ready, inbox_take, request_due, request_end, request_free,
                          request_gather, request_new, request_route, request_ungather, send_get, send_put_wait,
                          slice_until, taken_done, wait_some)
@@ -24,6 +25,7 @@ from epicsx_events cimport (EX_BY_CLOSE, EX_BY_DEADLINE, EX_FOREVER, EX_NOTE_LIN
 from libc.stdint cimport int64_t
 
 from epicsx import _ca
+from epicsx.counts import Counts
 from epicsx.errors import CAError, from_status, timed_out
 
 log = logging.getLogger("epicsx")
@@ -274,9 +276,26 @@ cdef class Inbox:
             request_end(q.r, EX_BY_CLOSE, ECA_CHANDESTROY)
             q.let_go()
         for s in list(self.subscriptions):
-            updates += s.stats.pending
-            s.close()
+            updates -= s.stats.dropped
+            s.close()                           # events may arrive until here
+            updates += s.stats.dropped
         return self.box.lost + updates
+
+
+@cython.final
+@cython.freelist(8)
+cdef class Ready:
+    """What can be awaited, and is there already."""
+    cdef object item
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration(self.item)
 
 
 @cython.final
@@ -307,7 +326,26 @@ cdef class LoopSubscription(Subscription):
     cdef ex_inbox *loop_inbox(self) noexcept:
         return self.inbox.box
 
+    def __dealloc__(self):
+        # The base gives up the handle itself, afterwards.
+        if self.context is not None and self.context.generation == generation_now():
+            while self.at < self.n:
+                taken_done(&self.held[self.at])
+                self.at += 1
+
+    cdef int let_held_go(self) except -1:
+        cdef int i, dropped = 0
+        for i in range(self.at, self.n):
+            dropped += self.held[i].kind == EX_NOTE_VALUE
+            taken_done(&self.held[i])
+        self.at = self.n = 0
+        if dropped:
+            handle_unheard(self.h, dropped)
+        return 0
+
     cdef int close_(self) except -1:
+        if self.h != NULL and self.context.generation == generation_now():
+            self.let_held_go()
         Subscription.close_(self)
         self.inbox.subscriptions.discard(self)
         ended, self.ended = self.ended, None
@@ -315,21 +353,63 @@ cdef class LoopSubscription(Subscription):
             ended()
         return 0
 
+    @property
+    def lost_so_far(self) -> int:
+        """How many updates have been replaced by newer ones, or found no room: a fresh look, by the loop that takes."""
+        return self.h.merged + self.h.dropped if self.h != NULL else 0
+
+    @property
+    def stats(self) -> Counts:
+        """One consistent copy of the counts: received == delivered + merged + dropped + pending."""
+        cdef int i, held = 0
+        for i in range(self.at, self.n):
+            held += self.held[i].kind == EX_NOTE_VALUE
+        found = Subscription.stats.__get__(self)
+        return found._replace(delivered=found.delivered - held, pending=found.pending + held) if held else found
+
     def take(self):
         """The oldest of what waits: a Sample; True or False for a connection made or lost; None when there is nothing."""
-        cdef ex_taken t
+        cdef ex_taken *t
         cdef ex_block *b
         cdef bint connected
-        while self.h != NULL and handle_take(self.h, &t):
+        while True:
+            if self.at == self.n:
+                self.at = 0
+                self.n = 0 if self.h == NULL else <int> handle_take(self.h, self.held, 16)
+                if self.n == 0:
+                    return None
+            t = &self.held[self.at]
+            self.at += 1
             if t.kind == EX_NOTE_VALUE:
                 b = t.block
                 t.block = NULL
-                taken_done(&t)
+                taken_done(t)
                 return sample_of(b, self.name, self.h.sub.channel.type)
             connected = t.a != 0
             if t.kind == EX_NOTE_LINK:
-                taken_done(&t)
+                taken_done(t)
                 return connected
-            taken_done(&t)
+            taken_done(t)
             self.move()                         # too large for this lane: on with its handle in the other
-        return None
+
+
+cdef class Flow:
+    """An asynchronous iterator over what one loop takes of a subscription: as ``_next()`` says, where nothing waits."""
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        cdef Ready found
+        self.taken += 1
+        if self.taken % self.turn:
+            item = self._handle.take()
+            while item is True or item is False:
+                item = self._handle.take()
+            if item is not None:
+                found = Ready.__new__(Ready)
+                found.item = item
+                return found
+        else:
+            self.tired = True
+        return self._next()

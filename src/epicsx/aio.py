@@ -276,18 +276,29 @@ async def caget(
     async def get_all(
         end: End, cores: list[Core], _: list[int], deadline: float | None
     ) -> list[Any]:
-        types, lengths = [asked(core) for core in cores], [count_of(count, core) for core in cores]
+        if datatype is None and format in (FORMAT_RAW, FORMAT_TIME) and not long_texts:
+            types: Any = -2 if format == FORMAT_RAW else -1
+        else:
+            types = [asked(core) for core in cores]
+        lengths = [core.count for core in cores] if count < 0 else count
         sent = _bulk.get_all_async(cores, types, lengths, None, end.inbox)
         await end.wait(sent.request, deadline)
+        came = zip(cores, sent.collect(_seconds(timeout)), strict=True)
+        if not long_texts:
+            return [
+                found if isinstance(found, CAError) else augmented(found, core, datatype)
+                for core, found in came
+            ]
         return [
             found
             if isinstance(found, CAError)
             else augmented(found, core, effective(datatype, core.name))
-            for core, found in zip(cores, sent.collect(_seconds(timeout)), strict=True)
+            for core, found in came
         ]
 
     if isinstance(pvs, str):
         return await _one(pvs, timeout, throw, "get", get)
+    long_texts = any(name.endswith("$") for name in pvs)
     return await _many(pvs, timeout, throw, "get", get_all)
 
 
@@ -578,10 +589,7 @@ class Subscription:
         return self._before + self._lost_now()
 
     def _lost_now(self) -> int:
-        if self._handle is None:
-            return 0
-        stats = self._handle.stats
-        return stats.merged + (0 if self.state == self.CLOSED else stats.dropped)
+        return 0 if self._handle is None else self._handle.lost_so_far
 
     # ---- beginning, in the loop's thread
 
@@ -639,22 +647,23 @@ class Subscription:
 
     def _ready(self) -> None:
         if self._task is None:
-            self._drain()
+            self._end.due(self)
         # else it takes on when the callback that it awaits has ended
 
-    def _drain(self) -> None:
+    def turn(self) -> int:
+        """Call back for some of what waits: how many times. The loop's `End` asks for it."""
+        if self._task is not None:
+            return 0
+        tell = self._tell
         for _ in range(TURN):
             value = self._next()
-            if value is None:
-                return
-            self._tell(value)
-            if self._task is not None:
-                return
-        self._end.loop.call_soon(self._ready)
+            if value is None or tell(value):
+                return 0
+        return TURN
 
     def _next(self) -> Any:
         """What the callback is to be told next; None when nothing waits."""
-        while (handle := self._handle) is not None and self.state != self.CLOSED:
+        while (handle := self._handle) is not None:
             item = handle.take()
             if item is None:
                 return None
@@ -670,22 +679,25 @@ class Subscription:
                     log.exception("an update of '%s' cannot be told", self.name)
                     continue
                 if not self.all_updates:
-                    merged = handle.stats.merged
+                    merged = handle.lost_so_far
                     value.update_count = 1 + merged - self._merged
                     self._merged = merged
                 return value
         return None
 
-    def _tell(self, value: Any) -> None:
+    def _tell(self, value: Any) -> bool:
+        """Call back; True if that goes on by itself."""
         try:
             result = self.callback(value)
         except Exception:
             log.exception("callback of '%s' failed", self.name)
-            return
-        if inspect.isawaitable(result):
+            return False
+        if result is not None and inspect.isawaitable(result):
             self._task = self._end.loop.create_task(self._go_on(result))
             if inspect.iscoroutine(result):  # of a task that is cancelled before it began
                 self._task.add_done_callback(lambda _: result.close())
+            return True
+        return False
 
     async def _go_on(self, result: Awaitable[Any]) -> None:
         """Await the callback, and those for what came meanwhile, one after the other."""

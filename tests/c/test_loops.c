@@ -67,7 +67,10 @@ static double taken(ex_handle *h)
 {
     ex_taken t;
     double value = -3;
-    switch (ex_handle_take(h, &t)) {
+    t.kind = EX_NOTE_NONE;
+    t.block = NULL;
+    CHECK(ex_handle_take(h, &t, 1) <= 1);
+    switch (t.kind) {
     case EX_NOTE_VALUE:
         CHECK(t.py == &bell && t.subject == h);
         value = block_value(t.block, 0);
@@ -193,6 +196,39 @@ static void a_loss_is_told_in_its_place(void)
     end();
 }
 
+static void many_are_taken_at_once(void)
+{
+    ex_taken t[8];
+    ex_handle *h;
+    size_t i;
+    begin();
+    h = looped(ch, 100, 0);
+    for (i = 0; i < 10; i++)
+        fake_event(h->sub, 1, (double)i);
+    fake_down(&f);
+    fake_event(h->sub, 1, 10);
+    CHECK_EQ(ex_handle_take(h, t, 8), 8);
+    for (i = 0; i < 8; i++) {
+        CHECK_EQ(block_value(t[i].block, 0), (double)i);
+        ex_taken_done(&t[i]);
+    }
+    CHECK_EQ(ex_handle_take(h, t, 8), 3);        /* up to the news, which are the last */
+    CHECK_EQ(t[1].kind, EX_NOTE_VALUE);
+    CHECK_EQ(t[2].kind, EX_NOTE_LINK);
+    CHECK_EQ(h->delivered, 10);
+    ex_handle_unheard(h, 2);
+    CHECK_EQ(h->delivered, 8);
+    CHECK_EQ(h->dropped, 2);
+    CHECK(counts_add_up(h));
+    for (i = 0; i < 3; i++)
+        ex_taken_done(&t[i]);
+    CHECK_EQ(taken(h), 10);
+    CHECK_EQ(taken(h), -3);
+    CHECK_EQ(woken(NULL, 0), 1);
+    close_handle(h);
+    end();
+}
+
 static void closing_drops_and_counts_what_waits(void)
 {
     ex_handle *h;
@@ -243,7 +279,8 @@ static void what_is_too_large_is_told_to_the_loop(void)
     ex_unlock(&lane->lock);
     CHECK_EQ(rings(), 1);
     CHECK_EQ(woken(NULL, 0), 1);
-    CHECK_EQ(ex_handle_take(h, &t), EX_NOTE_LARGE);
+    CHECK_EQ(ex_handle_take(h, &t, 1), 1);
+    CHECK_EQ(t.kind, EX_NOTE_LARGE);
     CHECK(t.py == &bell);
     ex_taken_done(&t);
     CHECK_EQ(taken(h), -3);
@@ -490,6 +527,7 @@ int main(void)
     RUN(read_empty_before_the_loop_looked);
     RUN(bounds_and_merging_are_those_of_every_handle);
     RUN(a_loss_is_told_in_its_place);
+    RUN(many_are_taken_at_once);
     RUN(closing_drops_and_counts_what_waits);
     RUN(a_killed_inbox_is_not_rung);
     RUN(what_is_too_large_is_told_to_the_loop);
