@@ -23,8 +23,9 @@ ARRAYS = {
 }
 # Records that the IOC's own scan threads process, and how often per second: large arrays well
 # above what a client can take, small ones as fast as the scan thread goes; `all` so that its 1000
-# posts each time make about as many as the IOC can send, `flow` so that they leave a client time. `tick` and `camera` are what a beamline
-# has side by side: a scalar at 1 kHz, and images that a consumer of 30 ms each can just follow.
+# posts each time make about as many as the IOC can send, `flow` so that they leave a client time.
+# `tick` and `camera` are what a beamline has side by side: a scalar at 1 kHz, and images that a
+# consumer of 30 ms each can just follow.
 RATES = {
     "all": 1000.0,
     "flow": 200.0,

@@ -90,7 +90,7 @@ async def main() -> None:
     elif verb == "aget":
         import epicsx
 
-        channel = await epicsx.Channel(name).aconnect(10.0)
+        channel: Any = await epicsx.Channel(name).aconnect(10.0)
         await repeat(channel.aget, 1)
     elif verb == "getmany":
         wanted = names()
@@ -98,12 +98,18 @@ async def main() -> None:
     elif verb == "monitor":
         how = {"format": library.FORMAT_TIME, "all_updates": True}
         subscriptions = library.camonitor(names(), on_update, **how)
-        await measure(lambda: {"lost": sum(s.dropped_callbacks for s in subscriptions)})
+        await measure(
+            lambda: {"dropped_callbacks": sum(s.dropped_callbacks for s in subscriptions)}
+        )
     elif verb == "updates":
         flows = [library.updates(each) for each in names()]
         tasks = [asyncio.create_task(iterate(each)) for each in flows]
-        copies = lambda: [each.stats for each in flows]  # noqa: E731
-        await measure(lambda: {key: sum(getattr(c, key) for c in copies()) for key in COUNTS})
+
+        def counts() -> dict[str, object]:
+            copies = [each.stats for each in flows]
+            return {key: sum(getattr(copy, key) for copy in copies) for key in COUNTS}
+
+        await measure(counts)
         del tasks
     else:
         raise SystemExit(f"no row {verb!r}")
