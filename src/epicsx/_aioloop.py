@@ -9,12 +9,14 @@ Lifetime
     An `End` is made at the loop's first use of Channel Access. It ends when the loop shuts down its asynchronous
     generators, as ``asyncio.run`` does; else when the loop is freed, or, once it is closed, with the next use of this
     module by any loop. What waits then is lost, for that loop alone, logged and counted.
+    A forked child has none of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import threading
 import weakref
@@ -361,6 +363,17 @@ def counts() -> LoopCounts:
     """How the running loop is served."""
     inbox = current().inbox
     return LoopCounts(inbox.wakes, len(inbox.requests), len(inbox.subscriptions))
+
+
+def _after_fork() -> None:
+    # The parent's loops are not the child's: what was made for them belongs to a dead generation and is left alone.
+    for end in list(_ends.values()):
+        end.closed = True
+    _ends.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def later(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:

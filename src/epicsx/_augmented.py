@@ -237,21 +237,27 @@ def augmented(sample: Sample, core: Core, datatype: Any) -> Any:
     else:
         text = code % 7 == DBR_STRING and not len(value)  # no text tells its dtype
         found = numpy.asarray(value, "U40" if text else None).view(ca_array)
-    found._came = (sample, core.count)
+    # Not the sample: a number that somebody keeps does not keep the memory of an event.
+    if DBR_TIME_STRING <= code <= DBR_TIME_DOUBLE:
+        stamped = (sample.timestamp_ns, sample.status, sample.severity)
+        found._came = (sample.name, code, core.count, stamped)
+    else:
+        found._came = (sample.name, code, core.count, None)
+        if code > DBR_TIME_DOUBLE:
+            _add_control(found, sample, code % 7)
     return found
 
 
-def _fill(found: Any, sample: Sample, element_count: int) -> None:
-    code = sample.dbr_type
-    found.name = sample.name
+def _fill(
+    found: Any, name: str, code: int, element_count: int, stamped: tuple[int, int, int] | None
+) -> None:
+    found.name = name
     found.element_count = element_count
-    found.datatype = native = code if code > DBR_CTRL_DOUBLE else code % 7
-    if DBR_TIME_STRING <= code <= DBR_TIME_DOUBLE:
-        found.status, found.severity = sample.status, sample.severity
-        found.raw_stamp = divmod(sample.timestamp_ns, 1_000_000_000)
-        found.timestamp = round(sample.timestamp_ns / 1e9, 6)
-    elif code > DBR_TIME_DOUBLE:
-        _add_control(found, sample, native)
+    found.datatype = code if code > DBR_CTRL_DOUBLE else code % 7
+    if stamped is not None:
+        ns, found.status, found.severity = stamped
+        found.raw_stamp = divmod(ns, 1_000_000_000)
+        found.timestamp = round(ns / 1e9, 6)
 
 
 def _add_control(found: Any, sample: Sample, native: int) -> None:

@@ -165,8 +165,8 @@ cdef object problem(Core c, int state, int status, str what, object timeout, bin
     return from_status(status, c.name, what, outcome_unknown=unknown)
 
 
-cdef ex_batch *sent_put(list cores, object values, list types, bint wait, int64_t deadline, object timeout, bint lenient,
-                        list found, list places, Request done) except? NULL:
+cdef ex_batch *sent_put(list cores, object values, list types, bint wait, int64_t deadline, object timeout,
+                        bint lenient, list found, list places, Request done) except? NULL:
     """A batch of writes on its way, and where in `found` each belongs; NULL if all were refused, as `found` tells."""
     cdef Py_ssize_t n = len(cores), i, m = 0
     cdef ex_channel **channels = NULL
@@ -239,8 +239,8 @@ cdef list written(ex_batch *b, list cores, list found, list places, bint wait, o
 def put_all(list cores, values, bint wait=False, timeout=5.0, bint lenient=False, list types=None) -> list:
     """Write to connected channels, each its value: in the place of each None, or the exception that it met.
 
-    A value that does not fit is refused before anything is sent of it; the others are sent. `types` are the DBR types to
-    send them in; None is each record's own.
+    A value that does not fit is refused before anything is sent of it; the others are sent. `types` are the DBR types
+    to send them in; None is each record's own.
     """
     cdef int64_t deadline = deadline_of(timeout)
     cdef ex_batch *b

@@ -68,7 +68,7 @@ cdef class Subscription:
         return NULL
 
     cdef int move(self) except -1:
-        """Its events would be large, and libca was not asked for them: go on in the bulk lane. Where it is delivered."""
+        """Its events would be large, and libca was not asked for them: go on in the bulk lane. Thread: who delivers."""
         cdef ex_handle *old = self.h
         cdef ex_sub *sub
         cdef Core home = self.core

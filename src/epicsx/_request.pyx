@@ -5,8 +5,8 @@ Threads
     in the thread of the event loop whose inbox it went to.
 
 Lifetime
-    A Request that is under way is pinned by its context, or by the inbox, until its end has been made known, so it may be
-    dropped. An inbox whose loop is closed lets everything go, and counts what ends afterwards.
+    A Request that is under way is pinned by its context, or by the inbox, until its end has been made known, so it may
+    be dropped. An inbox whose loop is closed lets everything go, and counts what ends afterwards.
 """
 
 import logging
@@ -306,7 +306,7 @@ cdef class LoopSubscription(Subscription):
     Parameters
     ----------
     callback : callable
-        ``callback()``, in the loop's thread, once there is something to ``take``; again only after a take found nothing.
+        ``callback()``, in the loop's thread, once there is something to ``take``; again after a take found nothing.
     ended : callable
         ``ended()``, in any thread, when it is closed.
     mask, count, queue, dbr_type, lane
@@ -368,7 +368,7 @@ cdef class LoopSubscription(Subscription):
         return found._replace(delivered=found.delivered - held, pending=found.pending + held) if held else found
 
     def take(self):
-        """The oldest of what waits: a Sample; True or False for a connection made or lost; None when there is nothing."""
+        """The oldest of what waits: a Sample; True or False for a connection made or lost; None: there is nothing."""
         cdef ex_taken *t
         cdef ex_block *b
         cdef bint connected
