@@ -261,7 +261,8 @@ from machine to machine and from run to run.
   name, then `wait_for_connection` on each; `epicsx.connect(names)`; C ends when all are connected.
 - **asyncio**: `epicsx.aio` and aioca run one and the same program; `camonitor` with
   `all_updates=True` and FORMAT_TIME, `async for` in a task for each PV; the same records as below,
-  200 times per second.
+  200 times per second, and for the flood 1000 times, which leaves the loop what libca's threads and
+  the IOC's do not need.
 - **updates**: 1000 calc records that one scan thread of the IOC processes {rate:g} times per
   second. `callback(**kw)` is the callback of pyepics, which takes everything by keyword; *native*
   takes a sample and reads its value. *CPU* is all that the process used, per update.

@@ -313,7 +313,7 @@ def _asyncio() -> None:
     title, goal = "asyncio: `caget` of a list of 1000", at_least(50.0, "aioca")
     ROWS.append(Row("aio_getmany", title, "rate", mine, goal=goal, aioca=theirs))
 
-    # No flood as of `updates`: it would measure what libca's threads leave to the others.
+    # No flood: that measures, below, what libca's threads leave to the others.
     flow = Source("flow", SCALARS)
     arguments, goal = "{p}c {s} {w} 1000", at_least(5.0, "aioca")
     theirs, mine = both("aio_updates", "monitor", arguments, flow)
@@ -324,6 +324,14 @@ def _asyncio() -> None:
     ROWS.append(Row("aio_updates", text, "rate", key, goal=goal, aioca=theirs))
     for each, what in ((mine, title), (key, text)):
         ROWS.append(Row("aio_updates", f"CPU per update, {what}", "cpu_us", each, aioca=theirs))
+
+    theirs, mine = both("aio_flood", "monitor", arguments, CHAIN)
+    title = "asyncio, a flood of updates: `camonitor`"
+    ROWS.append(Row("aio_flood", title, "rate", mine, aioca=theirs))
+    key = _measure("aio_flood/aio updates", "aio", f"updates {arguments}", CHAIN)
+    ROWS.append(
+        Row("aio_flood", "asyncio, a flood of updates: `async for`", "rate", key, aioca=theirs)
+    )
 
 
 _simple()
