@@ -1,4 +1,4 @@
-"""Measures C, pyepics and epicsx beside each other: `python -m benchmarks --help`."""
+"""Measures C, pyepics, aioca and epicsx beside each other: `python -m benchmarks --help`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 from . import client, environment, report, rows, run
 from .source import ARRAYS, Ioc
 
+PROGRAMS = ["c", "pyepics", "aioca", "epicsx", "native", "aio", "import"]
+
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rows", help=f"comma-separated, of: {', '.join(rows.GROUPS)}")
-    parser.add_argument(
-        "--programs", help="comma-separated, of: c, pyepics, epicsx, native, import (all)"
-    )
+    parser.add_argument("--programs", help=f"comma-separated, of: {', '.join(PROGRAMS)} (all)")
     parser.add_argument("--repeat", type=int, help="how often each is measured (3)")
     parser.add_argument("--seconds", type=float, help="length of one measurement (2)")
     parser.add_argument("--quick", action="store_true", help="one short repeat, some 2 minutes")
@@ -48,7 +48,7 @@ def main() -> int:
     seconds = options.seconds or (0.6 if options.quick else 2.0)
     warm = 0.2 if options.quick else 0.3
     groups = _chosen(options.rows, rows.GROUPS, "row")
-    programs = _chosen(options.programs, ["c", "pyepics", "epicsx", "native", "import"], "program")
+    programs = _chosen(options.programs, PROGRAMS, "program")
     keys = [
         key for key, m in rows.MEASUREMENTS.items() if m.group in groups and m.program in programs
     ]

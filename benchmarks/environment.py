@@ -52,7 +52,7 @@ def describe(ioc: Ioc) -> dict[str, str]:
     ours = (
         "import epicsx; i = epicsx.build_info(); print(i['linked'] + ', EPICS', i['libca_version'])"
     )
-    packages = ("epicsx", "pyepics", "epicscorelibs", "numpy")
+    packages = ("epicsx", "pyepics", "aioca", "epicscorelibs", "numpy")
     pyepics_libca = "/".join(Path(_ask(library)).parts[-4:])
     return {
         "machine": f"{_cpu_model()}, {os.cpu_count()} cores, {platform.system()}",

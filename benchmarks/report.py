@@ -21,9 +21,11 @@ class Line:
     unit: str
     c: float
     pyepics: float
+    aioca: float
     epicsx: float
     to_c: float
     to_pyepics: float
+    to_aioca: float
     goal: str
     reached: float  # how far the goal is reached; 1 and more is met
     error: str
@@ -62,7 +64,8 @@ def _reached(row: rows.Row, results: Results, mine: Sequence[float]) -> float:
         return math.nan
     limits = [goal.offset] * len(mine)
     if goal.reference:
-        key = {"c": row.c, "pyepics": row.pyepics, "numpy": row.numpy}[goal.reference]
+        keys = {"c": row.c, "pyepics": row.pyepics, "aioca": row.aioca, "numpy": row.numpy}
+        key = keys[goal.reference]
         reference = _series(results, key, row.figure)
         limits = [goal.factor * r + goal.offset for r in reference]
     if goal.least:
@@ -76,10 +79,11 @@ def lines(results: Results) -> list[Line]:
     """The lines of all rows that were measured."""
     found = []
     for row in rows.ROWS:
-        if row.epicsx not in results and row.c not in results and row.pyepics not in results:
+        if not any(key in results for key in (row.epicsx, row.c, row.pyepics, row.aioca)):
             continue
         mine = _series(results, row.epicsx, row.figure)
         theirs = _series(results, row.pyepics, row.figure)
+        aioca = _series(results, row.aioca, row.figure)
         c = _series(results, row.c, row.figure)
         if row.figure == "lost":  # a loss in one repeat is a loss: no median hides it
             mine, theirs, c = ([_worst(s)] * len(s) for s in (mine, theirs, c))
@@ -90,9 +94,11 @@ def lines(results: Results) -> list[Line]:
                 rows.UNITS[row.figure],
                 _median(c),
                 _median(theirs),
+                _median(aioca),
                 _median(mine),
                 _ratio(mine, c),
                 _ratio(mine, theirs),
+                _ratio(mine, aioca),
                 str(row.goal) if row.goal else "",
                 _reached(row, results, mine),
                 str(failed[0]) if failed else "",
@@ -128,22 +134,27 @@ def _cells(line: Line) -> list[str]:
         line.unit,
         number(line.c),
         number(line.pyepics),
+        number(line.aioca),
         number(line.epicsx),
         times(line.to_c),
         times(line.to_pyepics),
+        times(line.to_aioca),
         line.goal,
         line.met,
     ]
 
 
-HEAD = ["scenario", "", "C", "pyepics", "epicsx", "/ C", "/ pyepics", "must reach", ""]
+HEAD = [
+    *("scenario", "", "C", "pyepics", "aioca", "epicsx"),
+    *("/ C", "/ pyepics", "/ aioca", "must reach", ""),
+]
 
 
 def table(all_lines: Sequence[Line]) -> str:
     """The table in Markdown, padded so that it reads well as plain text too."""
     body = [_cells(line) for line in all_lines]
     widths = [max(len(r[i]) for r in [HEAD, *body]) for i in range(len(HEAD))]
-    right = range(2, 7)
+    right = range(2, 9)
 
     def text(cells: Sequence[str]) -> str:
         padded = [
@@ -232,7 +243,7 @@ def _variant(good: list[dict[str, object]]) -> list[str]:
 PAGE = """\
 # Performance
 
-What epicsx does per second beside pyepics and beside C, measured by `make bench`; this page was
+What epicsx does per second beside pyepics, aioca and C, measured by `make bench`; this page was
 written by it. C is a small client doing the same work straight on libca (`benchmarks/c/client.c`):
 the limit that libca sets. All talk to one soft IOC over loopback, in turns within one run. Figures
 are medians over the repeats; **only the ratios count**, as absolute figures move by tens of percent
@@ -248,6 +259,10 @@ from machine to machine and from run to run.
   record on the IOC has counted the last. *put, wait*: with completion.
 - **many**: channels are connected beforehand. **connect**: `PV(name, auto_monitor=False)` for each
   name, then `wait_for_connection` on each; `epicsx.connect(names)`; C ends when all are connected.
+- **asyncio**: `epicsx.aio` and aioca run one and the same program; `camonitor` with
+  `all_updates=True` and FORMAT_TIME, `async for` in a task for each PV; the same records as below,
+  200 times per second, and for the flood 1000 times, which leaves the loop what libca's threads and
+  the IOC's do not need.
 - **updates**: 1000 calc records that one scan thread of the IOC processes {rate:g} times per
   second. `callback(**kw)` is the callback of pyepics, which takes everything by keyword; *native*
   takes a sample and reads its value. *CPU* is all that the process used, per update.

@@ -29,7 +29,7 @@ class Measurement:
     """One worker: arguments after the program, in which {p}, {s}, {w} are filled in."""
 
     group: str
-    program: str  # c, pyepics, epicsx (pyepics' interface), native, import
+    program: str  # c, pyepics, aioca, epicsx (pyepics' interface), native, aio, import
     arguments: str
     source: Source | None = None
 
@@ -40,19 +40,19 @@ class Goal:
 
     least: bool  # at least, else at most
     factor: float
-    reference: str  # c, pyepics, numpy, or nothing
+    reference: str  # c, pyepics, aioca, numpy, or nothing
     offset: float = 0.0
     unit: str = ""
 
     def __str__(self) -> str:
         """The goal as the table shows it."""
-        names = {"c": "C", "pyepics": "pyepics", "numpy": "numpy's import"}
+        names = {"c": "C", "numpy": "numpy's import"}
         sign = ">=" if self.least else "<="
         if not self.reference:
             return f"{sign} {self.offset:g} {self.unit}"
         times = f"{self.factor:g} x " if self.factor != 1.0 else ""
         plus = f" + {self.offset:g} {self.unit}" if self.offset else ""
-        return f"{sign} {times}{names[self.reference]}{plus}"
+        return f"{sign} {times}{names.get(self.reference, self.reference)}{plus}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Row:
     pyepics: str | None = None
     goal: Goal | None = None
     numpy: str | None = None
+    aioca: str | None = None
 
 
 def at_least(factor: float, reference: str) -> Goal:
@@ -296,7 +297,45 @@ def _memory() -> None:
     ROWS.append(Row("memory", title, "growth", key, goal=Goal(False, 0.0, "", 2.0, "bytes")))
 
 
+def _asyncio() -> None:
+    def both(group: str, verb: str, arguments: str, source: Source | None = None) -> list[str]:
+        programs = ("aioca", "aio")
+        words = f"{verb} {arguments}"
+        return [_measure(f"{group}/{p} {verb}", p, words, source) for p in programs]
+
+    theirs, mine = both("aio_get", "get", "{p}n0 {s}")
+    goal = at_least(1.5, "aioca")
+    ROWS.append(Row("aio_get", "asyncio: `caget`", "rate", mine, goal=goal, aioca=theirs))
+    key = _measure("aio_get/aio aget", "aio", "aget {p}n0 {s}")
+    ROWS.append(Row("aio_get", "asyncio: `Channel.aget`", "rate", key, goal=goal, aioca=theirs))
+
+    theirs, mine = both("aio_getmany", "getmany", "{p}n {s} 0 1000")
+    title, goal = "asyncio: `caget` of a list of 1000", at_least(50.0, "aioca")
+    ROWS.append(Row("aio_getmany", title, "rate", mine, goal=goal, aioca=theirs))
+
+    # No flood: that measures, below, what libca's threads leave to the others.
+    flow = Source("flow", SCALARS)
+    arguments, goal = "{p}c {s} {w} 1000", at_least(5.0, "aioca")
+    theirs, mine = both("aio_updates", "monitor", arguments, flow)
+    title = "asyncio, updates of 1000 scalars: `camonitor`"
+    ROWS.append(Row("aio_updates", title, "rate", mine, goal=goal, aioca=theirs))
+    key = _measure("aio_updates/aio updates", "aio", f"updates {arguments}", flow)
+    text = "asyncio, updates of 1000 scalars: `async for`"
+    ROWS.append(Row("aio_updates", text, "rate", key, goal=goal, aioca=theirs))
+    for each, what in ((mine, title), (key, text)):
+        ROWS.append(Row("aio_updates", f"CPU per update, {what}", "cpu_us", each, aioca=theirs))
+
+    theirs, mine = both("aio_flood", "monitor", arguments, CHAIN)
+    title = "asyncio, a flood of updates: `camonitor`"
+    ROWS.append(Row("aio_flood", title, "rate", mine, aioca=theirs))
+    key = _measure("aio_flood/aio updates", "aio", f"updates {arguments}", CHAIN)
+    ROWS.append(
+        Row("aio_flood", "asyncio, a flood of updates: `async for`", "rate", key, aioca=theirs)
+    )
+
+
 _simple()
+_asyncio()
 _updates("updates", "updates of 1000 scalars", CHAIN, steady=False)
 _updates("updates_10k", "10 000 updates/s", STEADY, steady=True)
 _arrays()

@@ -148,6 +148,9 @@ class Run:
             (module,) = words
             code = IMPORT.format(module=module, touch=TOUCH.get(module, ""))
             return [sys.executable, "-c", code]
+        if measurement.program in ("aioca", "aio"):
+            module = {"aioca": "aioca", "aio": "epicsx.aio"}[measurement.program]
+            return [*python, "benchmarks.workers.aio", module, *words]
         module = {"pyepics": "epics", "epicsx": "epicsx"}[measurement.program]
         return [*python, "benchmarks.workers.pv", module, *words]
 

@@ -23,10 +23,12 @@ ARRAYS = {
 }
 # Records that the IOC's own scan threads process, and how often per second: large arrays well
 # above what a client can take, small ones as fast as the scan thread goes; `all` so that its 1000
-# posts each time make about as many as the IOC can send. `tick` and `camera` are what a beamline
-# has side by side: a scalar at 1 kHz, and images that a consumer of 30 ms each can just follow.
+# posts each time make about as many as the IOC can send, `flow` so that they leave a client time.
+# `tick` and `camera` are what a beamline has side by side: a scalar at 1 kHz, and images that a
+# consumer of 30 ms each can just follow.
 RATES = {
     "all": 1000.0,
+    "flow": 200.0,
     "step": 1000.0,
     "image": 1000.0,
     "wave1m": 500.0,
@@ -62,12 +64,13 @@ def database() -> str:
         if i % SEGMENT != SEGMENT - 1:
             fields["FLNK"] = f"$(P)c{i + 1}"
         lines.append(_record("calc", f"c{i}", **fields))
-    # `all` processes every chain through ten groups of ten.
+    # `all` and `flow` process every chain through ten groups of ten.
     heads = [f"$(P)c{i}" for i in range(0, SCALARS, SEGMENT)]
     groups = [heads[i : i + 10] for i in range(0, len(heads), 10)]
     for g, group in enumerate(groups):
         lines.append(_record("fanout", f"all{g}", **_links(group)))
-    lines.append(_counted("fanout", "all", **_links([f"$(P)all{g}" for g in range(len(groups))])))
+    every = _links([f"$(P)all{g}" for g in range(len(groups))])
+    lines.extend(_counted("fanout", name, **every) for name in ("all", "flow"))
     # `step` processes one chain after the other: first its number, the digits of that, the chain.
     for g, group in enumerate(groups):
         chosen = {"SELM": "Specified", "SELL": "$(P)ones", **_links(group)}

@@ -10,6 +10,7 @@
  *   lane lock               queue, newest blocks, lists of handles, connection truth, plans
  *   libca's own locks       never taken with the lane lock held; the access lock (rights are read and stored under it) is
  *                           outer to both
+ *   inbox lock              what waits for an event loop; a leaf
  *   pool lock               free lists of blocks; a leaf
  *
  * Lifetime
@@ -92,7 +93,7 @@ typedef struct ex_getters {
 } ex_getters;
 extern ex_getters ex_libca;
 
-typedef enum { EX_NOTE_NONE, EX_NOTE_VALUE, EX_NOTE_CONNECTION, EX_NOTE_ACCESS, EX_NOTE_COMPLETION, EX_NOTE_LOG, EX_NOTE_LARGE } ex_kind;
+typedef enum { EX_NOTE_NONE, EX_NOTE_VALUE, EX_NOTE_CONNECTION, EX_NOTE_ACCESS, EX_NOTE_COMPLETION, EX_NOTE_LOG, EX_NOTE_LARGE, EX_NOTE_LINK } ex_kind;
 
 struct ex_note {
     ex_note *next, *prev;        /* the lane's queue, oldest first; also the free list */
@@ -101,7 +102,7 @@ struct ex_note {
     void *subject;               /* ex_handle, ex_channel, ex_request or char* (LOG), by kind; a reference */
     uint64_t serial;
     int kind;
-    int a, b;                    /* CONNECTION: connected, type; ACCESS: read, write; LOG: level */
+    int a, b;                    /* CONNECTION, LINK: connected, type; ACCESS: read, write; LOG: level */
 };
 
 /* A note as the dispatcher gets it: the references are now its own; give them back with ex_taken_done(). */
@@ -121,6 +122,7 @@ typedef struct ex_counts {
 typedef struct ex_waiter {
     ex_cond cond;
     int left;
+    ex_request *done;            /* a reference to a request that ends then; NULL: somebody waits on `cond` */
 } ex_waiter;
 
 struct ex_wait_node {
@@ -245,6 +247,10 @@ struct ex_handle {
     ex_note *oldest, *newest;
     uint64_t received, delivered, merged, dropped;
     void *py;
+    ex_inbox *inbox;             /* an event loop has its notes, by ex_handle_take; NULL: the lane's queue has them */
+    int told;                    /* the loop knows of notes here, until it has found none; lane lock */
+    int listed;                  /* in a list of the inbox, which has a reference; inbox lock */
+    ex_handle *listed_next;
 };
 
 enum { EX_PENDING, EX_DONE, EX_ABANDONED };
@@ -269,6 +275,8 @@ struct ex_request {
     int64_t deadline;
     ex_request *due_next, *due_prev;
     int due;
+    struct ex_gathering *gathering;      /* the channels whose connection ends it */
+    ex_request *over_next;
     void *py;
 };
 
@@ -287,16 +295,18 @@ struct ex_batch {
     ex_cond cond;
     ex_atomic_int refs;
     int keep_small;              /* one value of a scalar record need not become a block; before lending */
+    ex_request *done;            /* a reference to a request that ends with the last slot, or NULL; before lending */
     size_t n, left;
     ex_slot slots[1];
 };
 
 struct ex_inbox {
-    ex_mutex lock;
+    ex_mutex lock;               /* a leaf: taken with the lane lock held, too */
     ex_atomic_int refs;
     ex_request *head, *tail;
+    ex_handle *ready, *ready_tail;       /* those with news for the loop */
     int fd, rung, dead;
-    uint64_t lost;
+    uint64_t lost, rings;
 };
 
 /* --------------------------------------------------------------- functions */
@@ -329,6 +339,7 @@ void ex_channel_close_pending(ex_channel *ch, int reason, void *owner);   /* tho
 void ex_lane_end_requests(ex_lane *lane, int reason);
 void ex_counts_of_channel(ex_channel *ch, ex_counts *out);
 void ex_channel_recall(ex_channel *ch);              /* after a clear: libca will not answer its requests any more */
+void ex_channel_link(ex_channel *ch, int connected); /* lane lock held: the handles of event loops hear of it in order */
 
 void ex_wait_begin(ex_lane *lane, ex_waiter *w);
 int ex_wait_connected(ex_channel *ch, ex_waiter *w, ex_wait_node *node);  /* 1: already connected (or closed), not queued */
@@ -345,7 +356,12 @@ size_t ex_subs_of(ex_channel *ch);                   /* how many subscriptions l
 void ex_sub_leave(ex_sub *sub);
 void ex_sub_unref(ex_sub *sub);
 ex_block *ex_sub_newest(ex_sub *sub, int *fresh);    /* a new reference, or NULL */
-ex_handle *ex_handle_new(ex_sub *sub, int queueing, size_t max_events, int latest, int replay, void *py);
+ex_handle *ex_handle_new(ex_sub *sub, int queueing, size_t max_events, int latest, int replay, void *py, ex_inbox *inbox);
+/* Of an inbox: its oldest notes, at most `n` and EX_TAKE_BYTES, as ex_lane_take; values, or values before one of another
+ * kind. How many; 0: none, and the loop will be told of the next. */
+#define EX_TAKE_BYTES ((size_t)1 << 20)
+size_t ex_handle_take(ex_handle *h, ex_taken *out, size_t n);
+void ex_handle_unheard(ex_handle *h, size_t n);      /* so many that were taken are dropped after all; before its close */
 void ex_handle_set_queueing(ex_handle *h, int queueing);
 void ex_handle_close(ex_handle *h);
 void ex_handle_unref(ex_handle *h);
@@ -360,6 +376,8 @@ int ex_request_wait(ex_request *r, int64_t deadline);    /* the state */
 int ex_request_end(ex_request *r, int reason, int status);   /* 1 if this call ended it */
 void ex_request_due(ex_request *r, int64_t deadline);
 void ex_request_note(ex_request *r);                 /* completion shall post a note; before lending */
+int ex_request_gather(ex_request *r, ex_channel **channels, size_t n);   /* it ends when all are connected; 0: no memory */
+void ex_request_ungather(ex_request *r);             /* it is not waited for any more */
 
 ex_batch *ex_batch_new(size_t n);
 void ex_batch_ref(ex_batch *b);
@@ -368,12 +386,14 @@ void ex_batch_lend(ex_batch *b, ex_lane *lane, ex_channel **channels);
 void ex_batch_refuse(ex_batch *b, size_t i, int status);     /* libca refused this slot */
 int ex_batch_wait(ex_batch *b, int64_t deadline);            /* 1: every slot is answered */
 void ex_batch_abandon(ex_batch *b);
+void ex_batch_settle(ex_batch *b);                           /* it has been lent: `done` ends here if no slot is open */
 
 ex_inbox *ex_inbox_new(int fd);
 void ex_inbox_ref(ex_inbox *b);
 void ex_inbox_unref(ex_inbox *b);
 void ex_inbox_kill(ex_inbox *b);                     /* its loop is closed: completions are counted and forgotten */
 ex_request *ex_inbox_take(ex_inbox *b);              /* all of them, in order, linked by inbox_next; references */
+ex_handle *ex_inbox_ready(ex_inbox *b);              /* the next that has notes, a reference; NULL: no other */
 
 /* The handlers. Thread: libca's; no GIL; may copy, lock the lane, call ex_libca's getters; may do nothing else. */
 void ex_on_connection(struct connection_handler_args args);

@@ -27,6 +27,7 @@ cdef extern from "epicsx_events.h" nogil:
     size_t ex_pool_bytes()
 
     int EX_NOTE_NONE, EX_NOTE_VALUE, EX_NOTE_CONNECTION, EX_NOTE_ACCESS, EX_NOTE_COMPLETION, EX_NOTE_LOG, EX_NOTE_LARGE
+    int EX_NOTE_LINK
     int EX_NEVER, EX_DOWN, EX_UP, EX_CLOSED
     int EX_PENDING, EX_DONE, EX_ABANDONED
     int EX_BY_REPLY, EX_BY_DEADLINE, EX_BY_CLOSE, EX_BY_SHUTDOWN, EX_BY_SIZE
@@ -101,10 +102,13 @@ cdef extern from "epicsx_events.h" nogil:
         int closed
         size_t max_events
         size_t max_bytes
+        uint64_t merged
+        uint64_t dropped
         void *py
 
     ctypedef struct ex_inbox:
         uint64_t lost
+        uint64_t rings
 
     ctypedef struct ex_request:
         int state
@@ -128,6 +132,7 @@ cdef extern from "epicsx_events.h" nogil:
 
     ctypedef struct ex_batch:
         int keep_small
+        ex_request *done
         size_t n
         size_t left
         ex_slot *slots
@@ -165,7 +170,10 @@ cdef extern from "epicsx_events.h" nogil:
     size_t ex_subs_of(ex_channel *ch)
     void ex_sub_leave(ex_sub *sub)
     ex_block *ex_sub_newest(ex_sub *sub, int *fresh)
-    ex_handle *ex_handle_new(ex_sub *sub, int queueing, size_t max_events, int latest, int replay, void *py)
+    ex_handle *ex_handle_new(ex_sub *sub, int queueing, size_t max_events, int latest, int replay, void *py,
+                             ex_inbox *inbox)
+    size_t ex_handle_take(ex_handle *h, ex_taken *out, size_t n)
+    void ex_handle_unheard(ex_handle *h, size_t n)
     void ex_handle_set_queueing(ex_handle *h, int queueing)
     void ex_handle_close(ex_handle *h)
     void ex_handle_unref(ex_handle *h)
@@ -178,17 +186,21 @@ cdef extern from "epicsx_events.h" nogil:
     int ex_request_end(ex_request *r, int reason, int status)
     void ex_request_due(ex_request *r, int64_t deadline)
     void ex_request_note(ex_request *r)
+    int ex_request_gather(ex_request *r, ex_channel **channels, size_t n)
+    void ex_request_ungather(ex_request *r)
 
     ex_batch *ex_batch_new(size_t n)
     void ex_batch_unref(ex_batch *b)
     int ex_batch_wait(ex_batch *b, int64_t deadline)
     void ex_batch_abandon(ex_batch *b)
+    void ex_batch_settle(ex_batch *b)
 
     ex_inbox *ex_inbox_new(int fd)
     void ex_inbox_ref(ex_inbox *b)
     void ex_inbox_unref(ex_inbox *b)
     void ex_inbox_kill(ex_inbox *b)
     ex_request *ex_inbox_take(ex_inbox *b)
+    ex_handle *ex_inbox_ready(ex_inbox *b)
 
 cdef extern from "epicsx_libca.h" nogil:
     ctypedef struct ex_start:

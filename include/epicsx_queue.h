@@ -8,11 +8,17 @@
 int ex_notes_reserve(ex_lane *lane, size_t n);        /* so many notes are free; lets the lock go for memory; 0: none */
 ex_note *ex_note_new(ex_lane *lane, int kind, void *subject);
 void ex_note_append(ex_lane *lane, ex_note *note);
-void ex_wait_over(ex_wait_node **list);               /* it happened: everyone in the list has one thing less to wait for */
+/* It happened: everyone in the list has one thing less to wait for. Requests to be ended after the lock join `over`. */
+void ex_wait_over(ex_wait_node **list, ex_request **over);
 
 /* Without it. */
 ex_note *ex_note_for(ex_lane *lane);                              /* a note kept aside, so that completion cannot fail */
 void ex_note_post(ex_lane *lane, ex_note *note, void *subject);   /* the subject's reference goes with it */
 void ex_note_return(ex_lane *lane, ex_note *note);                /* it was not needed */
+void ex_requests_over(ex_request *over);                          /* they end; their references are given back */
+
+/* The lane lock held: the handle has a note. Who is to be rung for it, now or after the lock: a reference, or NULL. */
+ex_inbox *ex_inbox_tell(ex_handle *h);
+void ex_inbox_ring(ex_inbox *b);             /* gives the reference back; NULL is allowed */
 
 #endif

@@ -16,7 +16,8 @@ _NAMES: dict[str, str] = {}
 for _module, _names in {
     "_version": "__version__",
     "_build_info": "build_info",
-    "_channel": "Channel configure connect get_many put_many",
+    "_channel": "Channel connect get_many put_many",
+    "_settings": "configure",
     "_filters": "filter_name",
     "_snapshot": "Snapshot restore snapshot",
     "_sample": "Sample",
@@ -46,7 +47,7 @@ for _module, _names in {
         _NAMES[_name] = _module
 
 _MODULES = (
-    *("alarm", "autosave", "ca", "compat", "dbr", "device", "devices", "enums", "errors"),
+    *("aio", "alarm", "autosave", "ca", "compat", "dbr", "device", "devices", "enums", "errors"),
     *("functional", "motor", "multiproc", "pv", "reducers", "testing", "utils"),
 )
 

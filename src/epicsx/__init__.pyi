@@ -1,3 +1,4 @@
+from . import aio as aio
 from . import alarm as alarm
 from . import autosave as autosave
 from . import ca as ca
@@ -17,7 +18,6 @@ from . import utils as utils
 from ._build_info import build_info as build_info
 from ._ca import Subscription as Subscription
 from ._channel import Channel as Channel
-from ._channel import configure as configure
 from ._channel import connect as connect
 from ._channel import get_many as get_many
 from ._channel import put_many as put_many
@@ -32,6 +32,7 @@ from ._images import images as images
 from ._record import Recorder as Recorder
 from ._request import Request as Request
 from ._sample import Sample as Sample
+from ._settings import configure as configure
 from ._snapshot import Snapshot as Snapshot
 from ._snapshot import restore as restore
 from ._snapshot import snapshot as snapshot

@@ -6,6 +6,7 @@ import numpy.typing as npt
 from typing_extensions import Self
 
 from ._ca import Core
+from ._request import Inbox, Request
 
 SAMPLES: int
 VALUES: int
@@ -25,7 +26,26 @@ def put_all(
     wait: bool = False,
     timeout: float | None = 5.0,
     lenient: bool = False,
+    types: list[int] | None = None,
 ) -> list[Any]: ...
+
+@final
+class UnderWay:
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @property
+    def request(self) -> Request: ...
+    def collect(self, timeout: float | None) -> list[Any]: ...
+
+def get_all_async(
+    cores: list[Core],
+    types: list[int] | int,
+    counts: list[int] | int,
+    callback: Any,
+    inbox: Inbox | None,
+) -> UnderWay: ...
+def put_all_async(
+    cores: list[Core], values: list[Any], types: list[int], callback: Any, inbox: Inbox | None
+) -> UnderWay: ...
 def identical(items: object, others: tuple[object, ...]) -> bool: ...
 
 @final

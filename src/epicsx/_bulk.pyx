@@ -12,9 +12,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from caerr cimport ECA_DISCONN, ECA_NORMAL
-from epicsx._ca cimport Context, Core, batch_free, batch_get, batch_new, batch_put, batch_wait, deadline_of, gather
+from epicsx._ca cimport (Context, Core, batch_abandon, batch_free, batch_get, batch_new, batch_put, batch_settle,
+                         batch_signal, batch_wait, deadline_of, gather)
 from db_access cimport DBR_TIME_DOUBLE, dbr_time_double, dbr_time_string
 from epicsx._dbr cimport Outgoing, decode_value, time_of, unix_ns, value_offset
+from epicsx._request cimport Inbox, Request, signal
 from epicsx._sample cimport pyepics_value, sample_of, value_of
 from epicsx_events cimport (EX_DONE, EX_HEADER, EX_UP, ex_batch, ex_block, ex_block_ref, ex_channel,
                             ex_slot)
@@ -61,6 +63,77 @@ def connect_all(list cores, timeout=5.0) -> list:
     return [c for c in cores if not c.connected] if i else []
 
 
+cdef ex_batch *sent_get(list cores, object types, object counts, Request done) except NULL:
+    """A batch of reads on its way. `types` and `counts` are one for all, or lists; `done` ends with the last answer."""
+    cdef Py_ssize_t n = len(cores), i
+    cdef ex_channel **channels = NULL
+    cdef int *asked = NULL
+    cdef unsigned long *wanted = NULL
+    cdef ex_batch *b = NULL
+    cdef Core c
+    cdef int status, type = 0
+    cdef unsigned long count = 0
+    cdef list each_type = types if isinstance(types, list) else None
+    cdef list each_count = counts if isinstance(counts, list) else None
+    if each_type is None:
+        type = types
+    if each_count is None:
+        count = counts
+    ctx = context_of(cores)
+    try:
+        channels = <ex_channel **> calloc(n, sizeof(ex_channel *))
+        asked = <int *> calloc(n, sizeof(int))
+        wanted = <unsigned long *> calloc(n, sizeof(unsigned long))
+        b = batch_new(n)
+        if channels == NULL or asked == NULL or wanted == NULL or b == NULL:
+            raise MemoryError
+        for i in range(n):
+            c = <Core> cores[i]
+            if each_type is not None:
+                type = each_type[i]
+            if each_count is not None:
+                count = each_count[i]
+            channels[i] = c.ch
+            asked[i] = time_of(c.ch.type) if type == -1 else c.ch.type if type == -2 else type
+            wanted[i] = count if count < c.ch.count else c.ch.count
+        if done is not None:
+            batch_signal(b, done.r)
+        status = batch_get(b, ctx, channels, asked, wanted)
+        if status != ECA_NORMAL:
+            raise from_status(status, "", "bulk get")
+        batch_settle(b)
+        return b
+    except BaseException:
+        if b != NULL:
+            batch_free(b)
+        raise
+    finally:
+        free(channels)
+        free(asked)
+        free(wanted)
+
+
+cdef list got(ex_batch *b, list cores, int shape, object timeout):
+    """What has come of a batch of reads, or why not, in the place of each."""
+    cdef Py_ssize_t n = len(cores), i
+    cdef ex_block *block
+    cdef Core c
+    cdef list found = [None] * n
+    for i in range(n):
+        block = b.slots[i].block
+        if b.slots[i].state != EX_DONE or b.slots[i].status != ECA_NORMAL or block == NULL:
+            found[i] = problem(<Core> cores[i], b.slots[i].state, b.slots[i].status, "get", timeout)
+        elif shape == 2:
+            found[i] = pyepics_value(block)
+        elif shape == 1:
+            found[i] = value_of(block, block.scalar)
+        else:
+            ex_block_ref(block)
+            c = <Core> cores[i]
+            found[i] = sample_of(block, c.name, c.ch.type)
+    return found
+
+
 def get_all(list cores, int dbr_type=-1, unsigned long count=0, timeout=5.0, int shape=0) -> list:
     """Read connected channels: in the place of each a Sample or a value by `shape`, or the exception that it met.
 
@@ -71,55 +144,16 @@ def get_all(list cores, int dbr_type=-1, unsigned long count=0, timeout=5.0, int
     shape : int
         ``SAMPLES``, ``VALUES``, or ``PYEPICS`` (values by pyepics' rules).
     """
-    cdef Py_ssize_t n = len(cores), i
-    cdef ex_channel **channels = NULL
-    cdef int *types = NULL
-    cdef unsigned long *counts = NULL
-    cdef ex_batch *b = NULL
-    cdef ex_block *block
-    cdef Core c
-    cdef int status
     cdef int64_t deadline = deadline_of(timeout)
-    cdef list found
-    if n == 0:
+    cdef ex_batch *b
+    if not cores:
         return []
-    ctx = context_of(cores)
+    b = sent_get(cores, dbr_type, count, None)
     try:
-        channels = <ex_channel **> calloc(n, sizeof(ex_channel *))
-        types = <int *> calloc(n, sizeof(int))
-        counts = <unsigned long *> calloc(n, sizeof(unsigned long))
-        b = batch_new(n)
-        if channels == NULL or types == NULL or counts == NULL or b == NULL:
-            raise MemoryError
-        for i in range(n):
-            c = <Core> cores[i]
-            channels[i] = c.ch
-            types[i] = time_of(c.ch.type) if dbr_type == -1 else c.ch.type if dbr_type == -2 else dbr_type
-            counts[i] = count if count < c.ch.count else c.ch.count
-        status = batch_get(b, ctx, channels, types, counts)
-        if status != ECA_NORMAL:
-            raise from_status(status, "", "bulk get")
         batch_wait(b, deadline)
-        found = [None] * n
-        for i in range(n):
-            block = b.slots[i].block
-            if b.slots[i].state != EX_DONE or b.slots[i].status != ECA_NORMAL or block == NULL:
-                found[i] = problem(<Core> cores[i], b.slots[i].state, b.slots[i].status, "get", timeout)
-            elif shape == 2:
-                found[i] = pyepics_value(block)
-            elif shape == 1:
-                found[i] = value_of(block, block.scalar)
-            else:
-                ex_block_ref(block)
-                c = <Core> cores[i]
-                found[i] = sample_of(block, c.name, c.ch.type)
-        return found
+        return got(b, cores, shape, timeout)
     finally:
-        if b != NULL:
-            batch_free(b)
-        free(channels)
-        free(types)
-        free(counts)
+        batch_free(b)
 
 
 cdef object problem(Core c, int state, int status, str what, object timeout, bint unknown=False):
@@ -131,32 +165,27 @@ cdef object problem(Core c, int state, int status, str what, object timeout, bin
     return from_status(status, c.name, what, outcome_unknown=unknown)
 
 
-def put_all(list cores, values, bint wait=False, timeout=5.0, bint lenient=False) -> list:
-    """Write to connected channels, each its value: in the place of each None, or the exception that it met.
-
-    A value that does not fit is refused before anything is sent of it; the others are sent.
-    """
+cdef ex_batch *sent_put(list cores, object values, list types, bint wait, int64_t deadline, object timeout,
+                        bint lenient, list found, list places, Request done) except? NULL:
+    """A batch of writes on its way, and where in `found` each belongs; NULL if all were refused, as `found` tells."""
     cdef Py_ssize_t n = len(cores), i, m = 0
     cdef ex_channel **channels = NULL
-    cdef int *types = NULL
+    cdef int *asked = NULL
     cdef unsigned long *counts = NULL
     cdef const void **data = NULL
     cdef Outgoing *out = NULL
     cdef ex_batch *b = NULL
     cdef Core c
     cdef int status
-    cdef int64_t deadline = deadline_of(timeout)
-    cdef list found = [None] * n, keepers = [], places = []
-    if n == 0:
-        return []
+    cdef list keepers = []
     ctx = context_of(cores)
     try:
         channels = <ex_channel **> calloc(n, sizeof(ex_channel *))
-        types = <int *> calloc(n, sizeof(int))
+        asked = <int *> calloc(n, sizeof(int))
         counts = <unsigned long *> calloc(n, sizeof(unsigned long))
         data = <const void **> calloc(n, sizeof(void *))
         out = <Outgoing *> calloc(n, sizeof(Outgoing))
-        if channels == NULL or types == NULL or counts == NULL or data == NULL or out == NULL:
+        if channels == NULL or asked == NULL or counts == NULL or data == NULL or out == NULL:
             raise MemoryError
         for i in range(n):
             c = <Core> cores[i]
@@ -164,38 +193,138 @@ def put_all(list cores, values, bint wait=False, timeout=5.0, bint lenient=False
                 found[i] = problem(c, EX_DONE, ECA_DISCONN, "put", timeout)
                 continue
             try:
-                keepers.append(c.encoded(values[i], -2, lenient, &out[m], deadline))
+                keepers.append(c.encoded(values[i], -2 if types is None else types[i], lenient, &out[m], deadline))
             except (CAError, TypeError, ValueError) as error:
                 found[i] = error
                 continue
             channels[m] = c.ch
-            types[m] = out[m].dbr_type
+            asked[m] = out[m].dbr_type
             counts[m] = out[m].count
             data[m] = out[m].data
             places.append(i)
             m += 1
         if m == 0:
-            return found
+            return NULL
         b = batch_new(m)
         if b == NULL:
             raise MemoryError
-        status = batch_put(b, ctx, channels, types, counts, data, wait)
+        if done is not None:
+            batch_signal(b, done.r)
+        status = batch_put(b, ctx, channels, asked, counts, data, wait)
         if status != ECA_NORMAL:
             raise from_status(status, "", "bulk put")
-        batch_wait(b, deadline)
-        for i in range(m):
-            if b.slots[i].state != EX_DONE or b.slots[i].status != ECA_NORMAL:
-                found[places[i]] = problem(<Core> cores[places[i]], b.slots[i].state, b.slots[i].status, "put", timeout,
-                                           wait)
-        return found
-    finally:
+        batch_settle(b)
+        return b
+    except BaseException:
         if b != NULL:
             batch_free(b)
+        raise
+    finally:
         free(channels)
-        free(types)
+        free(asked)
         free(counts)
         free(data)
         free(out)
+
+
+cdef list written(ex_batch *b, list cores, list found, list places, bint wait, object timeout):
+    cdef Py_ssize_t i
+    for i in range(len(places)):
+        if b.slots[i].state != EX_DONE or b.slots[i].status != ECA_NORMAL:
+            found[places[i]] = problem(<Core> cores[places[i]], b.slots[i].state, b.slots[i].status, "put", timeout,
+                                       wait)
+    return found
+
+
+def put_all(list cores, values, bint wait=False, timeout=5.0, bint lenient=False, list types=None) -> list:
+    """Write to connected channels, each its value: in the place of each None, or the exception that it met.
+
+    A value that does not fit is refused before anything is sent of it; the others are sent. `types` are the DBR types
+    to send them in; None is each record's own.
+    """
+    cdef int64_t deadline = deadline_of(timeout)
+    cdef ex_batch *b
+    cdef list found = [None] * len(cores), places = []
+    if not cores:
+        return []
+    b = sent_put(cores, values, types, wait, deadline, timeout, lenient, found, places, None)
+    if b == NULL:
+        return found
+    try:
+        batch_wait(b, deadline)
+        return written(b, cores, found, places, wait, timeout)
+    finally:
+        batch_free(b)
+
+
+# ------------------------------------------------------- for an event loop
+
+@cython.final
+cdef class UnderWay:
+    """Reads or writes of many connected channels, sent with one flush, whose answers an event loop awaits."""
+
+    cdef ex_batch *b
+    cdef list cores, found, places
+    cdef bint is_put
+    cdef readonly Request request
+    """It ends with the last answer."""
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError("get_all_async and put_all_async make them")
+
+    def __dealloc__(self):
+        if self.b != NULL and self.cores and not (<Core> self.cores[0]).state_of_fork():
+            batch_abandon(self.b)
+            batch_free(self.b)
+
+    def collect(self, timeout) -> list:
+        """What came, or why not, in the place of each; what has not come yet has timed out after `timeout` seconds."""
+        if self.b == NULL:
+            return self.found
+        batch_abandon(self.b)
+        self.request.cancel()                   # if that has not ended it
+        if self.is_put:
+            return written(self.b, self.cores, self.found, self.places, True, timeout)
+        return got(self.b, self.cores, SAMPLES, timeout)
+
+
+cdef UnderWay under_way(list cores, bint is_put, callback, Inbox inbox):
+    cdef UnderWay u = UnderWay.__new__(UnderWay)
+    u.cores = cores
+    u.is_put = is_put
+    u.request = signal(cores[0], "bulk put" if is_put else "bulk get", callback, inbox)
+    return u
+
+
+def get_all_async(list cores, types, counts, callback, Inbox inbox) -> UnderWay:
+    """Send reads of connected channels, one or more, and wait for none.
+
+    `types` and `counts` are lists, or one for all; of types also -1 and -2 as in ``get_all``.
+    """
+    cdef UnderWay u = under_way(cores, False, callback, inbox)
+    try:
+        u.b = sent_get(cores, types, counts, u.request)
+    except BaseException:
+        u.request.cancel()
+        raise
+    return u
+
+
+def put_all_async(list cores, list values, list types, callback, Inbox inbox) -> UnderWay:
+    """Send writes with completion to connected channels, one or more, and wait for none.
+
+    What does not fit is refused, as ``collect`` tells; the others are sent.
+    """
+    cdef UnderWay u = under_way(cores, True, callback, inbox)
+    u.found, u.places = [None] * len(cores), []
+    try:
+        u.b = sent_put(cores, values, types, True, deadline_of(0.0), 0.0, False, u.found, u.places, u.request)
+    except BaseException:
+        u.request.cancel()
+        raise
+    if u.b == NULL:
+        u.request.cancel()                      # nothing to wait for
+    return u
 
 
 # ---------------------------------------------------------------- columns

@@ -59,6 +59,7 @@ cdef class Subscription:
                    bint queueing, str lane) except -1
     cdef int take_place(self, Core core, int type, unsigned long count, long mask, size_t bound, bint latest,
                         bint queueing, size_t limit) except -1
+    cdef ex_inbox *loop_inbox(self) noexcept    # of the event loop that takes the updates; NULL: the dispatcher does
     cdef int move(self) except -1
     cdef int close_(self) except -1
     cdef int deliver(self, ex_taken *t) except -1
@@ -80,9 +81,16 @@ cdef bint wait_some(ex_request *r, int64_t until) except -1     # until it has e
 cdef int end_if_closed(ex_request *r, object owner) except -1   # the handle that asked was closed meanwhile
 cdef int send_get(ex_request *r, int type, unsigned long count) noexcept nogil
 cdef int send_put_wait(ex_request *r, int type, unsigned long count, const void *data) noexcept nogil
+cdef int request_gather(ex_request *r, list cores) except -1     # it ends when all of them are connected
+cdef void request_ungather(ex_request *r) noexcept
+cdef size_t bound_of(object queue) except? 0
+cdef size_t handle_take(ex_handle *h, ex_taken *out, size_t n) noexcept
+cdef void handle_unheard(ex_handle *h, size_t n) noexcept
+cdef void handle_free(ex_handle *h) noexcept
 cdef ex_inbox *inbox_new(int fd) noexcept
 cdef void inbox_free(ex_inbox *box) noexcept
 cdef ex_request *inbox_take(ex_inbox *box) noexcept
+cdef ex_handle *inbox_ready(ex_inbox *box) noexcept
 cdef void inbox_kill(ex_inbox *box) noexcept
 
 # ---- for _bulk: what it may ask of libca; the waits and calls are made without the GIL
@@ -93,6 +101,9 @@ cdef int batch_get(ex_batch *b, Context ctx, ex_channel **channels, const int *t
 cdef int batch_put(ex_batch *b, Context ctx, ex_channel **channels, const int *types, const unsigned long *counts,
                    const void **data, bint wait)
 cdef int batch_wait(ex_batch *b, int64_t deadline) except -1     # until all is answered, Ctrl-C, or the deadline
+cdef void batch_signal(ex_batch *b, ex_request *r) noexcept      # before lending: `r` ends with the last slot
+cdef void batch_settle(ex_batch *b) noexcept                     # it is lent
+cdef void batch_abandon(ex_batch *b) noexcept                    # nobody will read what has not come yet
 cdef void batch_free(ex_batch *b) noexcept
 cdef int gather(Context ctx, ex_channel **channels, size_t n, int64_t deadline) except -1
 

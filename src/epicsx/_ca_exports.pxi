@@ -28,6 +28,38 @@ cdef void request_due(ex_request *r, int64_t deadline) noexcept:
     ex_request_due(r, deadline)
 
 
+cdef int request_gather(ex_request *r, list cores) except -1:
+    cdef Py_ssize_t n = len(cores), i
+    cdef ex_channel **channels = <ex_channel **> calloc(n or 1, sizeof(ex_channel *))
+    cdef bint done
+    if channels == NULL:
+        raise MemoryError
+    for i in range(n):
+        channels[i] = (<Core> cores[i]).ch
+    with nogil:
+        done = ex_request_gather(r, channels, n)
+    free(channels)
+    if not done:
+        raise MemoryError
+    return 0
+
+
+cdef void request_ungather(ex_request *r) noexcept:
+    ex_request_ungather(r)
+
+
+cdef size_t handle_take(ex_handle *h, ex_taken *out, size_t n) noexcept:
+    return ex_handle_take(h, out, n)
+
+
+cdef void handle_unheard(ex_handle *h, size_t n) noexcept:
+    ex_handle_unheard(h, n)
+
+
+cdef void handle_free(ex_handle *h) noexcept:
+    ex_handle_unref(h)
+
+
 cdef ex_inbox *inbox_new(int fd) noexcept:
     return ex_inbox_new(fd)
 
@@ -38,6 +70,10 @@ cdef void inbox_free(ex_inbox *box) noexcept:
 
 cdef ex_request *inbox_take(ex_inbox *box) noexcept:
     return ex_inbox_take(box)
+
+
+cdef ex_handle *inbox_ready(ex_inbox *box) noexcept:
+    return ex_inbox_ready(box)
 
 
 cdef void inbox_kill(ex_inbox *box) noexcept:
@@ -78,6 +114,19 @@ cdef int batch_wait(ex_batch *b, int64_t deadline) except -1:
                 return 0
     finally:
         ex_batch_abandon(b)             # what is still open stays lent until libca answers; nobody reads it
+
+
+cdef void batch_signal(ex_batch *b, ex_request *r) noexcept:
+    ex_request_ref(r)
+    b.done = r
+
+
+cdef void batch_settle(ex_batch *b) noexcept:
+    ex_batch_settle(b)
+
+
+cdef void batch_abandon(ex_batch *b) noexcept:
+    ex_batch_abandon(b)
 
 
 cdef void batch_free(ex_batch *b) noexcept:

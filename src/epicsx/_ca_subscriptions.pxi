@@ -55,7 +55,7 @@ cdef class Subscription:
         cdef ex_sub *sub = ex_sub_get(core.ch, type, count, mask, limit)
         if sub == NULL:
             raise MemoryError
-        h = ex_handle_new(sub, queueing, bound, latest, 1, <void *> self)
+        h = ex_handle_new(sub, queueing, bound, latest, 1, <void *> self, self.loop_inbox())
         if h == NULL:
             ex_sub_leave(sub)
             raise MemoryError
@@ -64,8 +64,11 @@ cdef class Subscription:
         self.context = core.context
         return 0
 
+    cdef ex_inbox *loop_inbox(self) noexcept:
+        return NULL
+
     cdef int move(self) except -1:
-        """Its events would be large, and libca was not asked for them: go on in the bulk lane. On the dispatcher."""
+        """Its events would be large, and libca was not asked for them: go on in the bulk lane. Thread: who delivers."""
         cdef ex_handle *old = self.h
         cdef ex_sub *sub
         cdef Core home = self.core

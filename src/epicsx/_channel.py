@@ -12,9 +12,8 @@ Lifetime
 from __future__ import annotations
 
 import logging
-import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from ._sample import Sample
     from .counts import ChannelStats
 
-__all__ = ["Channel", "configure", "connect", "get_many", "put_many"]
+__all__ = ["Channel", "connect", "get_many", "put_many"]
 
 log = logging.getLogger("epicsx")
 
@@ -47,65 +46,6 @@ _DTYPES = {
     np.dtype(np.int32): DBR.LONG,
     np.dtype(np.float64): DBR.DOUBLE,
 }
-
-_VARIABLES = {
-    "addr_list": "EPICS_CA_ADDR_LIST",
-    "auto_addr_list": "EPICS_CA_AUTO_ADDR_LIST",
-    "name_servers": "EPICS_CA_NAME_SERVERS",
-    "server_port": "EPICS_CA_SERVER_PORT",
-    "repeater_port": "EPICS_CA_REPEATER_PORT",
-    "max_array_bytes": "EPICS_CA_MAX_ARRAY_BYTES",
-    "conn_timeout": "EPICS_CA_CONN_TMO",
-}
-
-
-def configure(
-    *,
-    addr_list: str | Iterable[str] | None = None,
-    auto_addr_list: bool | None = None,
-    name_servers: str | Iterable[str] | None = None,
-    server_port: int | None = None,
-    repeater_port: int | None = None,
-    max_array_bytes: int | None = None,
-    conn_timeout: float | None = None,
-) -> None:
-    """Set where and how Channel Access searches, before its first use in this process.
-
-    What is not given is left to the ``EPICS_CA_*`` environment variables, which libca reads at first use.
-
-    Raises
-    ------
-    RuntimeError
-        After first use: libca has read its settings.
-    BadValueError
-        For a port or size that cannot be.
-    """
-    if _ca.started():
-        raise RuntimeError("configure() comes before the first use of Channel Access in a process")
-    for what, port in (("server_port", server_port), ("repeater_port", repeater_port)):
-        if port is not None and not 0 < port < 65536:
-            raise BadValueError(f"{what} is a port number, 1 to 65535, not {port}")
-    if max_array_bytes is not None and max_array_bytes < 16384:
-        raise BadValueError(f"max_array_bytes is at least 16384, not {max_array_bytes}")
-    if conn_timeout is not None and not conn_timeout > 0:
-        raise BadValueError(f"conn_timeout is a number of seconds above 0, not {conn_timeout}")
-    given: dict[str, Any] = {
-        "addr_list": addr_list,
-        "auto_addr_list": auto_addr_list,
-        "name_servers": name_servers,
-        "server_port": server_port,
-        "repeater_port": repeater_port,
-        "max_array_bytes": max_array_bytes,
-        "conn_timeout": conn_timeout,
-    }
-    for key, value in given.items():
-        if value is None:
-            continue
-        if isinstance(value, bool):
-            value = "YES" if value else "NO"
-        elif not isinstance(value, (str, int, float)):
-            value = " ".join(value)
-        os.environ[_VARIABLES[key]] = str(value)
 
 
 def _dbr_type(dtype: Any, core: Core) -> int:
@@ -438,6 +378,25 @@ class Channel:
         # Streams stand above channels: the package's table of names has them.
         return sys.modules[__package__].stream(self, **options)
 
+    # ---- the same from coroutines
+
+    async def aconnect(self, timeout: float | None = 5.0) -> Channel:
+        """As ``connect``, from a coroutine: the event loop goes on meanwhile."""
+        # Event loops stand above channels: the package's table of modules has them.
+        connected: Channel = await sys.modules[__package__].aio.aconnect(self, timeout)
+        return connected
+
+    async def aget(
+        self, dtype: Any = None, count: int = 0, *, timeout: float | None = 5.0
+    ) -> Sample:
+        """As ``get``, from a coroutine: the event loop goes on meanwhile, and its own timer keeps the time."""
+        found: Sample = await sys.modules[__package__].aio.aget(self, dtype, count, timeout)
+        return found
+
+    async def aput(self, value: Any, *, wait: bool = False, timeout: float | None = 5.0) -> None:
+        """As ``put``, from a coroutine. More than 256 KiB are copied and handed over by a thread of their own."""
+        await sys.modules[__package__].aio.aput(self, value, wait, timeout)
+
     # ---- filters
 
     __iter__: ClassVar[None] = (
@@ -559,6 +518,10 @@ class _Filtered(Channel):
     def put_async(self, value: Any, *, timeout: float | None = 5.0) -> Request:
         self._check_put()
         return super().put_async(value, timeout=timeout)
+
+    async def aput(self, value: Any, *, wait: bool = False, timeout: float | None = 5.0) -> None:
+        self._check_put()
+        await super().aput(value, wait=wait, timeout=timeout)
 
     def _answer(self, found: Any) -> Any:
         """What this channel makes of a sample, or of an error, of its core."""
@@ -693,6 +656,13 @@ class _ClientFiltered(_Filtered):
                 name=self.name,
             )
         return super().get_async(dtype, count, timeout=timeout)
+
+    async def aget(
+        self, dtype: Any = None, count: int = 0, *, timeout: float | None = 5.0
+    ) -> Sample:
+        sliced = "arr" in self._filters and count >= 0
+        found = await super().aget(dtype, 0 if sliced else count, timeout=timeout)
+        return self._part(found, count)
 
     def _part(self, sample: Sample, count: int = 0) -> Sample:
         arr = self._filters.get("arr")

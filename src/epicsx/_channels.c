@@ -22,6 +22,7 @@ void ex_wait_begin(ex_lane *lane, ex_waiter *w)
     (void)lane;
     ex_cond_init(&w->cond);
     w->left = 0;
+    w->done = NULL;
 }
 
 static void wait_join(ex_wait_node **list, ex_waiter *w, ex_wait_node *node)
@@ -43,14 +44,35 @@ static void wait_leave(ex_wait_node *node)
     node->at = NULL;
 }
 
-/* It happened: everyone in the list has one thing less to wait for. Lane lock held. */
-void ex_wait_over(ex_wait_node **list)
+/* One thing less to wait for. Lane lock held. */
+static void one_less(ex_waiter *w, ex_request **over)
+{
+    if (--w->left)
+        return;
+    if (w->done) {                       /* its lock is outer to ours: it is ended afterwards */
+        w->done->over_next = *over;
+        *over = w->done;
+        w->done = NULL;
+    } else
+        ex_signal(&w->cond);
+}
+
+void ex_wait_over(ex_wait_node **list, ex_request **over)
 {
     while (*list) {
         ex_waiter *w = (*list)->waiter;
         wait_leave(*list);
-        if (--w->left == 0)
-            ex_signal(&w->cond);
+        one_less(w, over);
+    }
+}
+
+void ex_requests_over(ex_request *over)
+{
+    while (over) {
+        ex_request *next = over->over_next;
+        ex_request_end(over, EX_BY_REPLY, ECA_NORMAL);
+        ex_request_unref(over);
+        over = next;
     }
 }
 
@@ -99,6 +121,68 @@ void ex_wait_end(ex_lane *lane, ex_waiter *w, ex_wait_node *nodes, size_t n)
             wait_leave(&nodes[i]);
     ex_unlock(&lane->lock);
     ex_cond_destroy(&w->cond);
+}
+
+/* What a request waits for instead of an answer. The nodes leave their lists before any of it is freed. */
+struct ex_gathering {
+    ex_waiter waiter;
+    size_t n;
+    ex_channel **channels;       /* references */
+    ex_wait_node nodes[1];
+};
+
+int ex_request_gather(ex_request *r, ex_channel **channels, size_t n)
+{
+    ex_lane *lane = r->link.channel->lane;
+    ex_request *over = NULL;
+    size_t i;
+    struct ex_gathering *g = (struct ex_gathering *)calloc(1, sizeof *g + n * sizeof(ex_wait_node));
+    ex_channel **mine = (ex_channel **)malloc((n ? n : 1) * sizeof *mine);
+    if (!g || !mine) {
+        free(g);
+        free(mine);
+        return 0;
+    }
+    g->channels = mine;
+    g->n = n;
+    for (i = 0; i < n; i++) {
+        mine[i] = channels[i];
+        ex_channel_ref(mine[i]);
+    }
+    ex_wait_begin(lane, &g->waiter);
+    g->waiter.left = 1;                  /* ours: it is not over before all have joined */
+    ex_request_ref(r);
+    g->waiter.done = r;
+    r->gathering = g;
+    for (i = 0; i < n; i++)
+        ex_wait_connected(mine[i], &g->waiter, &g->nodes[i]);
+    ex_lock(&lane->lock);
+    one_less(&g->waiter, &over);
+    ex_unlock(&lane->lock);
+    ex_requests_over(over);
+    return 1;
+}
+
+void ex_request_ungather(ex_request *r)
+{
+    ex_lane *lane = r->link.channel->lane;
+    struct ex_gathering *g = r->gathering;
+    ex_request *done;
+    size_t i;
+    if (!g)
+        return;
+    r->gathering = NULL;
+    ex_lock(&lane->lock);                /* who ends a wait holds it, and knows `g` no longer than that */
+    done = g->waiter.done;
+    g->waiter.done = NULL;
+    ex_unlock(&lane->lock);
+    ex_wait_end(lane, &g->waiter, g->nodes, g->n);
+    for (i = 0; i < g->n; i++)
+        ex_channel_unref(g->channels[i]);
+    free(g->channels);
+    free(g);
+    if (done)
+        ex_request_unref(done);
 }
 
 /* ------------------------------------------------------------------ channel */
@@ -167,20 +251,22 @@ void ex_channel_plan(ex_channel *ch)
 
 void ex_channel_drop(ex_channel *ch)
 {
+    ex_request *over = NULL;
     ex_lock(&ch->lane->lock);
     ch->wanted = 0;
     ex_channel_left(ch, 1);
     ch->py = NULL;
     ch->news = 0;
     ch->state = EX_CLOSED;
-    ex_wait_over(&ch->waiting);
+    ex_wait_over(&ch->waiting, &over);
     {
         ex_sub *s;
         for (s = ch->subs; s; s = s->next)
-            ex_wait_over(&s->waiting);
+            ex_wait_over(&s->waiting, &over);
     }
     ex_channel_plan(ch);
     ex_unlock(&ch->lane->lock);
+    ex_requests_over(over);
     ex_channel_close_pending(ch, EX_BY_CLOSE, NULL);
 }
 
@@ -293,6 +379,7 @@ void ex_on_connection(struct connection_handler_args args)
     ex_channel *ch = (ex_channel *)ex_libca.puser(args.chid);
     ex_lane *lane;
     ex_sub *s;
+    ex_request *over = NULL;
     int lost = 0;
     if (!ch || ex_load(&ch->lane->closing))
         return;
@@ -327,12 +414,14 @@ void ex_on_connection(struct connection_handler_args args)
             }
             post_news(ch, EX_NOTE_CONNECTION, 1, type);
             post_news(ch, EX_NOTE_ACCESS, ch->reading, ch->writing);
-            ex_wait_over(&ch->waiting);
+            ex_channel_link(ch, 1);
+            ex_wait_over(&ch->waiting, &over);
             if (ch->subs)
                 ex_channel_plan(ch);
         } else
             ex_channel_left(ch, 1);      /* dropped while it connected: its clear is planned */
         ex_unlock(&lane->lock);
+        ex_requests_over(over);
     } else {
         ex_lock(&lane->lock);
         ex_channel_left(ch, 0);          /* the circuit is gone, or libca keeps it though it is unresponsive */
@@ -350,6 +439,7 @@ void ex_on_connection(struct connection_handler_args args)
                     s->sink->lost(s->sink);
             }
             post_news(ch, EX_NOTE_CONNECTION, 0, ch->type);
+            ex_channel_link(ch, 0);
             if (lost)
                 post_news(ch, EX_NOTE_ACCESS, 0, 0);
         }

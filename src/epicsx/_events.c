@@ -126,6 +126,12 @@ void ex_note_append(ex_lane *lane, ex_note *note)
         ex_signal(&lane->wake);
 }
 
+static void note_free(ex_lane *lane, ex_note *note)
+{
+    note->next = lane->free_notes;
+    lane->free_notes = note;
+}
+
 static void note_remove(ex_lane *lane, ex_note *note)
 {
     if (note->prev)
@@ -137,12 +143,27 @@ static void note_remove(ex_lane *lane, ex_note *note)
     else
         lane->tail = note->prev;
     lane->queued--;
-    note->next = lane->free_notes;
-    lane->free_notes = note;
+    note_free(lane, note);
 }
 
-/* A VALUE note leaves the queue, by delivery or by loss. Its block is the caller's. */
-static ex_block *value_remove(ex_lane *lane, ex_handle *h, ex_note *note)
+/* A note of the handle's own list joins it, and the lane's queue unless an event loop takes it from the handle. */
+static void handle_append(ex_lane *lane, ex_handle *h, ex_note *note)
+{
+    (void)ex_add(&h->refs, 1);
+    note->hprev = h->newest;
+    if (h->newest)
+        h->newest->hnext = note;
+    else
+        h->oldest = note;
+    h->newest = note;
+    if (h->inbox)
+        note->serial = ++lane->serial;
+    else
+        ex_note_append(lane, note);
+}
+
+/* It leaves, by delivery or by loss. The block of a VALUE is the caller's. */
+static ex_block *handle_remove(ex_lane *lane, ex_handle *h, ex_note *note)
 {
     ex_block *b = note->block;
     if (note->hprev)
@@ -153,11 +174,16 @@ static ex_block *value_remove(ex_lane *lane, ex_handle *h, ex_note *note)
         note->hnext->hprev = note->hprev;
     else
         h->newest = note->hprev;
-    h->waiting--;
-    h->bytes -= b->capacity;
-    lane->events--;
-    lane->bytes -= b->capacity;
-    note_remove(lane, note);
+    if (b) {                             /* a VALUE */
+        h->waiting--;
+        h->bytes -= b->capacity;
+        lane->events--;
+        lane->bytes -= b->capacity;
+    }
+    if (h->inbox)
+        note_free(lane, note);
+    else
+        note_remove(lane, note);
     return b;
 }
 
@@ -212,7 +238,7 @@ int ex_lane_take(ex_lane *lane, ex_taken *out)
     switch (note->kind) {
     case EX_NOTE_VALUE: {
         ex_handle *h = (ex_handle *)note->subject;
-        out->block = value_remove(lane, h, note);
+        out->block = handle_remove(lane, h, note);
         out->py = h->py;
         h->delivered++;
         break;
@@ -243,6 +269,7 @@ void ex_taken_done(ex_taken *t)
     switch (t->kind) {
     case EX_NOTE_VALUE:
     case EX_NOTE_LARGE:
+    case EX_NOTE_LINK:
         ex_handle_unref((ex_handle *)t->subject);
         break;
     case EX_NOTE_COMPLETION:
@@ -358,9 +385,14 @@ int ex_sub_tell_large(ex_sub *sub, int type)
         if (!h)
             break;
         h->large_told = 1;
-        (void)ex_add(&h->refs, 1);
         note = ex_note_new(lane, EX_NOTE_LARGE, h);
-        ex_note_append(lane, note);
+        if (h->inbox) {
+            handle_append(lane, h, note);
+            ex_inbox_ring(ex_inbox_tell(h));
+        } else {
+            (void)ex_add(&h->refs, 1);
+            ex_note_append(lane, note);
+        }
         told = 1;
     }
     return told ? -1 : 1;
@@ -428,9 +460,11 @@ static void tell_first_loss(ex_handle *h, const char *how)
 }
 
 #define FALLEN 64
-typedef struct fallen {          /* blocks that left the queue: given back after the lock where there is room */
+#define BELLS 8
+typedef struct fallen {          /* for after the lock, where there is room: blocks that left the queue, loops to wake */
     ex_block *blocks[FALLEN];
-    size_t n;
+    ex_inbox *bells[BELLS];
+    size_t n, n_bells;
 } fallen;
 
 static void fall(fallen *f, ex_block *b)
@@ -445,6 +479,26 @@ static void fallen_free(fallen *f)
 {
     while (f->n)
         ex_block_unref(f->blocks[--f->n]);
+    while (f->n_bells)
+        ex_inbox_ring(f->bells[--f->n_bells]);
+}
+
+static void wake_loop(fallen *f, ex_handle *h)
+{
+    ex_inbox *bell = ex_inbox_tell(h);
+    if (bell && f->n_bells < BELLS)
+        f->bells[f->n_bells++] = bell;
+    else
+        ex_inbox_ring(bell);
+}
+
+/* NULL: none. */
+static ex_note *oldest_value(ex_handle *h)
+{
+    ex_note *note = h->oldest;
+    while (note && note->kind != EX_NOTE_VALUE)
+        note = note->hnext;
+    return note;
 }
 
 /* One event for one handle. Lane lock held; a note is reserved. */
@@ -458,7 +512,8 @@ static void handle_receive(ex_lane *lane, ex_handle *h, ex_block *b, fallen *f)
     }
     ex_block_ref(b);
     note = h->newest;
-    if (note && (h->latest || lane->events >= lane->max_events || lane->bytes + b->capacity > lane->max_bytes) &&
+    if (note && note->kind == EX_NOTE_VALUE &&
+        (h->latest || lane->events >= lane->max_events || lane->bytes + b->capacity > lane->max_bytes) &&
         note->serial > h->sub->channel->news_serial) {
         /* Takes the place of the handle's newest waiting one: the IOC's own rule, so that age stops growing. */
         fall(f, note->block);
@@ -469,24 +524,19 @@ static void handle_receive(ex_lane *lane, ex_handle *h, ex_block *b, fallen *f)
         return;
     }
     note = ex_note_new(lane, EX_NOTE_VALUE, h);
-    (void)ex_add(&h->refs, 1);
     note->block = b;
-    note->hprev = h->newest;
-    if (h->newest)
-        h->newest->hnext = note;
-    else
-        h->oldest = note;
-    h->newest = note;
     h->waiting++;
     h->bytes += b->capacity;
     lane->events++;
     lane->bytes += b->capacity;
-    ex_note_append(lane, note);
+    handle_append(lane, h, note);
     while (h->waiting > h->max_events || (h->bytes > h->max_bytes && h->waiting > 4)) {
-        fall(f, value_remove(lane, h, h->oldest));
+        fall(f, handle_remove(lane, h, oldest_value(h)));
         h->dropped++;
         (void)ex_add(&h->refs, -1);      /* the note's; the subscription's list keeps one */
     }
+    if (h->inbox)
+        wake_loop(f, h);
 }
 
 static size_t queueing_handles(ex_sub *sub)
@@ -516,7 +566,7 @@ void ex_on_event(struct event_handler_args args)
     if (args.status != ECA_NORMAL || !args.dbr) {
         ex_lock(&lane->lock);
         sub->last_status = args.status;
-        ex_wait_over(&sub->waiting);
+        ex_wait_over(&sub->waiting, NULL);
         ex_unlock(&lane->lock);
         if (sub->sink && sub->sink->refused)
             sub->sink->refused(sub->sink, args.status);
@@ -566,7 +616,7 @@ void ex_on_event(struct event_handler_args args)
         ex_block_unref(b);
         return;
     }
-    f.n = 0;
+    f.n = f.n_bells = 0;
     b->arrival = ++sub->arrivals;
     old = sub->newest;
     ex_block_ref(b);
@@ -575,7 +625,7 @@ void ex_on_event(struct event_handler_args args)
     sub->last_status = ECA_NORMAL;
     for (h = sub->handles; h; h = h->next)
         handle_receive(lane, h, b, &f);
-    ex_wait_over(&sub->waiting);
+    ex_wait_over(&sub->waiting, NULL);
     for (h = sub->handles; h && f.n; h = h->next)
         if (!h->loss_told && (h->dropped || (h->merged && !h->latest))) {
             tell_first_loss(h, h->dropped ? "dropped" : "merged");
@@ -587,14 +637,17 @@ void ex_on_event(struct event_handler_args args)
     fallen_free(&f);
 }
 
-ex_handle *ex_handle_new(ex_sub *sub, int queueing, size_t max_events, int latest, int replay, void *py)
+ex_handle *ex_handle_new(ex_sub *sub, int queueing, size_t max_events, int latest, int replay, void *py, ex_inbox *inbox)
 {
     ex_lane *lane = sub->channel->lane;
     ex_handle *h = (ex_handle *)calloc(1, sizeof *h), **at;
     fallen f;
-    f.n = 0;
+    f.n = f.n_bells = 0;
     if (!h)
         return NULL;
+    if (inbox)
+        ex_inbox_ref(inbox);
+    h->inbox = inbox;
     h->sub = sub;                        /* the caller's use of the sub (ex_sub_get) is the handle's now */
     ex_store(&h->refs, 2);               /* the caller's, and the sub's list */
     h->queueing = queueing;
@@ -642,10 +695,13 @@ void ex_handle_close(ex_handle *h)
     *at = h->next;
     while (more) {                       /* what waits becomes dropped; blocks go back outside the lock */
         fallen f;
-        f.n = 0;
+        f.n = f.n_bells = 0;
         while (h->oldest && f.n < FALLEN) {
-            fall(&f, value_remove(lane, h, h->oldest));
-            h->dropped++;
+            ex_block *b = handle_remove(lane, h, h->oldest);
+            if (b) {
+                fall(&f, b);
+                h->dropped++;
+            }
             (void)ex_add(&h->refs, -1);
         }
         more = h->oldest != NULL;
@@ -669,8 +725,76 @@ void ex_handle_unref(ex_handle *h)
 {
     if (ex_add(&h->refs, -1) > 0)
         return;
+    if (h->inbox)
+        ex_inbox_unref(h->inbox);
     ex_sub_unref(h->sub);
     free(h);
+}
+
+size_t ex_handle_take(ex_handle *h, ex_taken *out, size_t n)
+{
+    ex_lane *lane = h->sub->channel->lane;
+    ex_note *note = NULL;
+    size_t got = 0, bytes = 0;
+    int kind = EX_NOTE_VALUE;
+    ex_lock(&lane->lock);
+    if (!h->oldest)
+        h->told = 0;
+    while (got < n && kind == EX_NOTE_VALUE && bytes < EX_TAKE_BYTES && (note = h->oldest) != NULL) {
+        ex_taken *t = &out[got++];
+        t->kind = kind = note->kind;
+        t->a = note->a;
+        t->b = note->b;
+        t->subject = h;                  /* the note's reference is the caller's now */
+        t->py = h->py;
+        h->delivered += kind == EX_NOTE_VALUE;
+        t->block = handle_remove(lane, h, note);
+        bytes += t->block ? t->block->capacity : 0;
+    }
+    ex_unlock(&lane->lock);
+    return got;
+}
+
+void ex_handle_unheard(ex_handle *h, size_t n)
+{
+    ex_lock(&h->sub->channel->lane->lock);
+    h->delivered -= n;
+    h->dropped += n;
+    ex_unlock(&h->sub->channel->lane->lock);
+}
+
+static size_t looped_handles(ex_channel *ch)
+{
+    size_t n = 0;
+    ex_sub *s;
+    ex_handle *h;
+    for (s = ch->subs; s; s = s->next)
+        for (h = s->handles; h; h = h->next)
+            n += h->inbox != NULL;
+    return n;
+}
+
+/* Behind the values of before, ahead of those that follow. The loop is woken under the lock: connections are rare. */
+void ex_channel_link(ex_channel *ch, int connected)
+{
+    ex_lane *lane = ch->lane;
+    ex_sub *s;
+    ex_handle *h;
+    size_t n;
+    do {                                 /* reserving may let the lock go, and a handle join meanwhile */
+        n = looped_handles(ch);
+        if (!n || !ex_notes_reserve(lane, n))
+            return;
+    } while (looped_handles(ch) > n);
+    for (s = ch->subs; s; s = s->next)
+        for (h = s->handles; h; h = h->next)
+            if (h->inbox) {
+                ex_note *note = ex_note_new(lane, EX_NOTE_LINK, h);
+                note->a = connected;
+                note->b = ch->type;
+                handle_append(lane, h, note);
+                ex_inbox_ring(ex_inbox_tell(h));
+            }
 }
 
 static void add_counts(ex_handle *h, ex_counts *out)

@@ -1,10 +1,11 @@
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any, final
 
-from typing_extensions import Self
+from typing_extensions import Self, disjoint_base
 
-from ._ca import Core
+from ._ca import Core, Subscription
 from ._sample import Sample
+from .counts import Counts
 
 @final
 class Request:
@@ -19,9 +20,52 @@ class Request:
 @final
 class Inbox:
     def __new__(cls, fd: int) -> Self: ...
-    def take(self) -> list[Request]: ...
+    @property
+    def requests(self) -> set[Request]: ...
+    @property
+    def subscriptions(self) -> set[LoopSubscription]: ...
+    @property
+    def wakes(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+    def take(self, limit: int = 1000) -> bool: ...
     def kill(self) -> int: ...
 
+@final
+class Ready:
+    def __await__(self) -> Generator[Any, None, Sample]: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
+
+@final
+class LoopSubscription(Subscription):
+    def __init__(
+        self,
+        core: Core,
+        inbox: Inbox,
+        callback: Callable[[], object],
+        ended: Callable[[], object] | None,
+        mask: int = 5,
+        count: int = 0,
+        queue: str | int = "all",
+        dbr_type: int = -1,
+        lane: str = "auto",
+    ) -> None: ...
+    @property
+    def stats(self) -> Counts: ...
+    @property
+    def lost_so_far(self) -> int: ...
+    def take(self) -> Sample | bool | None: ...
+
+@disjoint_base
+class Flow:
+    _handle: LoopSubscription
+    turn: int
+    tired: bool
+    def __aiter__(self) -> AsyncIterator[Sample]: ...
+    def __anext__(self) -> Awaitable[Sample]: ...
+
+def connect_async(cores: list[Core], callback: Any, inbox: Inbox | None) -> Request: ...
 def get_async(
     core: Core, dbr_type: int, count: int, timeout: Any, owner: Any, callback: Any, inbox: Any
 ) -> Request: ...

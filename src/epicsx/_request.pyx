@@ -5,22 +5,27 @@ Threads
     in the thread of the event loop whose inbox it went to.
 
 Lifetime
-    A Request that is under way is pinned by its context until its end has been made known, so it may be dropped.
+    A Request that is under way is pinned by its context, or by the inbox, until its end has been made known, so it may
+    be dropped. An inbox whose loop is closed lets everything go, and counts what ends afterwards.
 """
 
 import logging
 
 cimport cython
 from caerr cimport ECA_CHANDESTROY, ECA_DISCONN, ECA_NORMAL, ECA_TIMEOUT
-from epicsx._ca cimport (Core, deadline_of, end_if_closed, inbox_free, inbox_kill, inbox_new, inbox_take, request_due,
-                         request_end, request_free, request_new, request_route, send_get, send_put_wait,
-                         slice_until, wait_some)
+from epicsx._ca cimport (Core, Subscription, bound_of, deadline_of, end_if_closed, generation_now, handle_free,
+                         handle_take, handle_unheard, inbox_free,
+                         inbox_kill, inbox_new, inbox_ready, inbox_take, request_due, request_end, request_free,
+                         request_gather, request_new, request_route, request_ungather, send_get, send_put_wait,
+                         slice_until, taken_done, wait_some)
 from epicsx._dbr cimport Outgoing
 from epicsx._sample cimport error_of, sample_of
-from epicsx_events cimport EX_BY_CLOSE, EX_BY_DEADLINE, EX_PENDING, EX_UP, ex_block_ref, ex_now, ex_request
+from epicsx_events cimport (EX_BY_CLOSE, EX_BY_DEADLINE, EX_FOREVER, EX_NOTE_LINK, EX_NOTE_VALUE, EX_PENDING, EX_UP,
+                            ex_block, ex_block_ref, ex_handle, ex_inbox, ex_now, ex_request, ex_taken)
 from libc.stdint cimport int64_t
 
 from epicsx import _ca
+from epicsx.counts import Counts
 from epicsx.errors import CAError, from_status, timed_out
 
 log = logging.getLogger("epicsx")
@@ -35,13 +40,14 @@ cdef class Request:
         if self.r == NULL or self.core.state_of_fork():
             return
         self.r.py = NULL
+        request_ungather(self.r)
         request_free(self.r)
 
     def __repr__(self):
         return f"<Request {self.what()} {self.core.name!r} {'done' if self.done() else 'pending'}>"
 
     cdef str what(self):
-        return "put" if self.is_put else "get"
+        return self.task or ("put" if self.is_put else "get")
 
     cdef object error(self):
         return error_of(self.core.name, self.r, self.is_put, <double> (self.deadline - self.asked) * 1e-9)
@@ -50,7 +56,7 @@ cdef class Request:
         error = self.error()
         if error is not None:
             raise error
-        if self.is_put:
+        if self.is_put or self.task is not None:
             return None
         ex_block_ref(self.r.block)
         return sample_of(self.r.block, self.core.name, self.core.ch.type)
@@ -66,7 +72,12 @@ cdef class Request:
                 except Exception:
                     log.exception("callback of a %s of '%s' failed", self.what(), self.core.name)
         finally:
-            self.core.context.pinned.discard(self)
+            self.let_go()
+        return 0
+
+    cdef int let_go(self) except -1:
+        (self.core.context.pinned if self.inbox is None else self.inbox.requests).discard(self)
+        request_ungather(self.r)
         return 0
 
     def done(self) -> bool:
@@ -118,13 +129,14 @@ cdef Request launch(Core core, int type, bint is_put, object owner, object callb
     if callback is not None:
         q.callbacks = [callback]
     request_route(q.r, inbox.box if inbox is not None else NULL)
-    core.context.pinned.add(q)
+    q.inbox = inbox
+    (core.context.pinned if inbox is None else inbox.requests).add(q)
     return q
 
 
 cdef Request launched(Request q, int status, object owner):
     if status != ECA_NORMAL:
-        q.core.context.pinned.discard(q)
+        q.let_go()
         raise from_status(status, q.core.name, q.what())
     request_due(q.r, q.deadline)
     end_if_closed(q.r, owner)
@@ -159,15 +171,47 @@ def put_async(Core core, value, timeout, bint lenient, callback, owner, Inbox in
     return launched(q, status, owner)
 
 
+cdef Request signal(Core core, str task, object callback, Inbox inbox):
+    cdef Request q = launch(core, -1, False, None, callback, inbox, EX_FOREVER)
+    q.task = task
+    return q
+
+
+def connect_async(list cores, callback, Inbox inbox) -> Request:
+    """A Request that ends when all these channels, of one context, are connected."""
+    cdef Core first = cores[0]
+    cdef Core c
+    cdef Request q
+    first.check()
+    for c in cores:
+        if c.context is not first.context:
+            raise ValueError("the channels that are waited for together must belong to one context")
+    q = signal(first, "connection", callback, inbox)
+    try:
+        request_gather(q.r, cores)
+    except BaseException:
+        q.let_go()
+        raise
+    return q
+
+
 _ca.hooks["get_async"] = get_async
 _ca.hooks["put_async"] = put_async
 
 
+# ------------------------------------------------------------- event loops
+
 @cython.final
+@cython.no_gc_clear
 cdef class Inbox:
-    """Where an event loop finds its finished requests: one byte on `fd` per batch of them."""
+    """Where an event loop finds its finished requests and its updates: one byte on `fd` per batch of them.
+
+    It is used by its loop's thread alone, but for ``kill`` and what is counted.
+    """
 
     def __cinit__(self, int fd):
+        self.requests = set()
+        self.subscriptions = set()
         self.box = inbox_new(fd)
         if self.box == NULL:
             raise MemoryError
@@ -176,23 +220,196 @@ cdef class Inbox:
         if self.box != NULL:
             inbox_free(self.box)
 
-    def take(self) -> list:
-        """The requests that ended since the last call, in order, their callbacks run."""
+    def take(self, int limit=1000) -> bool:
+        """Run the callbacks of what ended and of what has updates; True if there is more than `limit`."""
         cdef ex_request *r = inbox_take(self.box)
         cdef ex_request *following
+        cdef ex_handle *h
         cdef Request q
-        found = []
+        cdef LoopSubscription s
+        cdef object failed = None
         while r != NULL:
             following = r.inbox_next
-            if r.py != NULL:
-                q = <Request> r.py
-                q.finish()
-                found.append(q)
+            try:
+                if r.py != NULL:
+                    q = <Request> r.py
+                    q.finish()
+            except BaseException as error:      # Ctrl-C: what else has ended is made known all the same
+                failed = error
             request_free(r)
             r = following
-        return found
+        while limit > 0:
+            h = inbox_ready(self.box)
+            if h == NULL:
+                break
+            limit -= 1
+            try:
+                if h.py != NULL:
+                    s = <LoopSubscription> h.py
+                    s.callback()
+            except Exception:
+                log.exception("updates of '%s' failed", s.name)
+            except BaseException as error:
+                failed = error
+            handle_free(h)
+        if failed is not None:
+            raise failed
+        return limit <= 0
+
+    @property
+    def wakes(self) -> int:
+        """How often the loop has been woken."""
+        return self.box.rings
+
+    @property
+    def lost(self) -> int:
+        """How many completions came when the loop was gone."""
+        return self.box.lost
 
     def kill(self) -> int:
-        """The loop is closed: nothing is written to `fd` any more. How many completions were lost."""
+        """The loop is closed: nothing is written to `fd` any more. How many completions and updates were lost here."""
+        cdef Request q
+        cdef LoopSubscription s
+        cdef int64_t updates = 0
         inbox_kill(self.box)
-        return self.box.lost
+        for q in list(self.requests):           # those that end from now on are counted as lost, too
+            request_end(q.r, EX_BY_CLOSE, ECA_CHANDESTROY)
+            q.let_go()
+        for s in list(self.subscriptions):
+            updates -= s.stats.dropped
+            s.close()                           # events may arrive until here
+            updates += s.stats.dropped
+        return self.box.lost + updates
+
+
+@cython.final
+@cython.freelist(8)
+cdef class Ready:
+    """What can be awaited, and is there already."""
+    cdef object item
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration(self.item)
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class LoopSubscription(Subscription):
+    """A subscription whose updates wait until an event loop takes them.
+
+    Parameters
+    ----------
+    callback : callable
+        ``callback()``, in the loop's thread, once there is something to ``take``; again after a take found nothing.
+    ended : callable
+        ``ended()``, in any thread, when it is closed.
+    mask, count, queue, dbr_type, lane
+        As of ``Core.subscribe``.
+    """
+
+    def __init__(self, Core core, Inbox inbox, callback, ended, mask=5, count=0, queue="all", dbr_type=-1, lane="auto"):
+        core.check()
+        self.inbox = inbox
+        self.callback = callback
+        self.open_(core, dbr_type, count, int(mask), bound_of(queue), queue == "latest", True, lane)
+        self.ended = ended
+        inbox.subscriptions.add(self)
+        core.context.pinned.add(self)
+        self.pinned = True
+
+    cdef ex_inbox *loop_inbox(self) noexcept:
+        return self.inbox.box
+
+    def __dealloc__(self):
+        # The base gives up the handle itself, afterwards.
+        if self.context is not None and self.context.generation == generation_now():
+            while self.at < self.n:
+                taken_done(&self.held[self.at])
+                self.at += 1
+
+    cdef int let_held_go(self) except -1:
+        cdef int i, dropped = 0
+        for i in range(self.at, self.n):
+            dropped += self.held[i].kind == EX_NOTE_VALUE
+            taken_done(&self.held[i])
+        self.at = self.n = 0
+        if dropped:
+            handle_unheard(self.h, dropped)
+        return 0
+
+    cdef int close_(self) except -1:
+        if self.h != NULL and self.context.generation == generation_now():
+            self.let_held_go()
+        Subscription.close_(self)
+        self.inbox.subscriptions.discard(self)
+        ended, self.ended = self.ended, None
+        if ended is not None:
+            ended()
+        return 0
+
+    @property
+    def lost_so_far(self) -> int:
+        """How many updates have been replaced by newer ones, or found no room: a fresh look, by the loop that takes."""
+        return self.h.merged + self.h.dropped if self.h != NULL else 0
+
+    @property
+    def stats(self) -> Counts:
+        """One consistent copy of the counts: received == delivered + merged + dropped + pending."""
+        cdef int i, held = 0
+        for i in range(self.at, self.n):
+            held += self.held[i].kind == EX_NOTE_VALUE
+        found = Subscription.stats.__get__(self)
+        return found._replace(delivered=found.delivered - held, pending=found.pending + held) if held else found
+
+    def take(self):
+        """The oldest of what waits: a Sample; True or False for a connection made or lost; None: there is nothing."""
+        cdef ex_taken *t
+        cdef ex_block *b
+        cdef bint connected
+        while True:
+            if self.at == self.n:
+                self.at = 0
+                self.n = 0 if self.h == NULL else <int> handle_take(self.h, self.held, 16)
+                if self.n == 0:
+                    return None
+            t = &self.held[self.at]
+            self.at += 1
+            if t.kind == EX_NOTE_VALUE:
+                b = t.block
+                t.block = NULL
+                taken_done(t)
+                return sample_of(b, self.name, self.h.sub.channel.type)
+            connected = t.a != 0
+            if t.kind == EX_NOTE_LINK:
+                taken_done(t)
+                return connected
+            taken_done(t)
+            self.move()                         # too large for this lane: on with its handle in the other
+
+
+cdef class Flow:
+    """An asynchronous iterator over what one loop takes of a subscription: as ``_next()`` says, where nothing waits."""
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        cdef Ready found
+        self.taken += 1
+        if self.taken % self.turn:
+            item = self._handle.take()
+            while item is True or item is False:
+                item = self._handle.take()
+            if item is not None:
+                found = Ready.__new__(Ready)
+                found.item = item
+                return found
+        else:
+            self.tired = True
+        return self._next()

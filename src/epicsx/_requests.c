@@ -297,9 +297,18 @@ static void request_reply(ex_request *r, struct event_handler_args *args)
     }
 }
 
+static void batch_over(ex_request *done)
+{
+    if (done) {
+        ex_request_end(done, EX_BY_REPLY, ECA_NORMAL);
+        ex_request_unref(done);
+    }
+}
+
 static int slot_end(ex_slot *s, int status, ex_block *b)
 {
     ex_batch *batch = s->batch;
+    ex_request *done = NULL;
     int mine;
     ex_lock(&batch->lock);
     mine = s->state == EX_PENDING;
@@ -307,10 +316,14 @@ static int slot_end(ex_slot *s, int status, ex_block *b)
         ex_store(&s->state, EX_DONE);
         s->status = status;
         s->block = b;
-        if (--batch->left == 0)
+        if (--batch->left == 0) {
             ex_broadcast(&batch->cond);
+            done = batch->done;
+            batch->done = NULL;
+        }
     }
     ex_unlock(&batch->lock);
+    batch_over(done);
     return mine;
 }
 
@@ -470,6 +483,8 @@ void ex_batch_unref(ex_batch *b)
         return;
     for (i = 0; i < b->n; i++)
         ex_block_unref(b->slots[i].block);
+    if (b->done)                         /* it was never lent */
+        ex_request_unref(b->done);
     ex_cond_destroy(&b->cond);
     ex_mutex_destroy(&b->lock);
     free(b);
@@ -523,10 +538,25 @@ int ex_batch_wait(ex_batch *b, int64_t deadline)
     return done;
 }
 
+void ex_batch_settle(ex_batch *b)
+{
+    ex_request *done = NULL;
+    ex_lock(&b->lock);
+    if (b->left == 0) {
+        done = b->done;
+        b->done = NULL;
+    }
+    ex_unlock(&b->lock);
+    batch_over(done);
+}
+
 void ex_batch_abandon(ex_batch *b)
 {
+    ex_request *done;
     size_t i;
     ex_lock(&b->lock);
+    done = b->done;
+    b->done = NULL;
     for (i = 0; i < b->n; i++)
         if (b->slots[i].state == EX_PENDING) {
             b->slots[i].state = EX_ABANDONED;
@@ -534,6 +564,8 @@ void ex_batch_abandon(ex_batch *b)
             b->left--;
         }
     ex_unlock(&b->lock);
+    if (done)                            /* nobody waits for it any more */
+        ex_request_unref(done);
 }
 
 /* -------------------------------------------------------------------- inbox */
@@ -571,7 +603,16 @@ static void ring(int fd)
 #endif
 }
 
-/* One wake of the loop per batch: `rung` stays until the loop takes. */
+/* One wake of the loop per batch: `rung` stays until the loop takes. Inbox lock held. */
+static void ring_once(ex_inbox *b)
+{
+    if (!b->rung) {
+        b->rung = 1;
+        b->rings++;
+        ring(b->fd);                     /* under the lock: the descriptor closes only after `dead` is set */
+    }
+}
+
 static void inbox_post(ex_inbox *b, ex_request *r)
 {
     ex_lock(&b->lock);
@@ -587,11 +628,61 @@ static void inbox_post(ex_inbox *b, ex_request *r)
     else
         b->head = r;
     b->tail = r;
-    if (!b->rung) {
-        b->rung = 1;
-        ring(b->fd);                     /* under the lock: the descriptor closes only after `dead` is set */
+    ring_once(b);
+    ex_unlock(&b->lock);
+}
+
+ex_inbox *ex_inbox_tell(ex_handle *h)
+{
+    ex_inbox *b = h->inbox;
+    int due;
+    if (h->told)
+        return NULL;
+    h->told = 1;
+    ex_lock(&b->lock);
+    due = !b->dead && !h->listed;
+    if (due) {
+        h->listed = 1;
+        (void)ex_add(&h->refs, 1);
+        h->listed_next = NULL;
+        if (b->ready_tail)
+            b->ready_tail->listed_next = h;
+        else
+            b->ready = h;
+        b->ready_tail = h;
+        due = !b->rung;
     }
     ex_unlock(&b->lock);
+    if (!due)
+        return NULL;
+    ex_inbox_ref(b);
+    return b;
+}
+
+void ex_inbox_ring(ex_inbox *b)
+{
+    if (!b)
+        return;
+    ex_lock(&b->lock);
+    if (!b->dead && (b->ready || b->head))       /* not taken meanwhile */
+        ring_once(b);
+    ex_unlock(&b->lock);
+    ex_inbox_unref(b);
+}
+
+ex_handle *ex_inbox_ready(ex_inbox *b)
+{
+    ex_handle *h;
+    ex_lock(&b->lock);
+    h = b->ready;
+    if (h) {
+        b->ready = h->listed_next;
+        if (!b->ready)
+            b->ready_tail = NULL;
+        h->listed = 0;
+    }
+    ex_unlock(&b->lock);
+    return h;
 }
 
 ex_request *ex_inbox_take(ex_inbox *b)
@@ -608,13 +699,21 @@ ex_request *ex_inbox_take(ex_inbox *b)
 void ex_inbox_kill(ex_inbox *b)
 {
     ex_request *r, *q;
+    ex_handle *h;
     ex_lock(&b->lock);
     b->dead = 1;
     r = b->head;
     b->head = b->tail = NULL;
     for (q = r; q; q = q->inbox_next)
         b->lost++;
+    h = b->ready;
+    b->ready = b->ready_tail = NULL;
     ex_unlock(&b->lock);
+    while (h) {                          /* what waits in them is counted when they are closed */
+        ex_handle *next = h->listed_next;
+        ex_handle_unref(h);
+        h = next;
+    }
     while (r) {
         ex_request *next = r->inbox_next;
         ex_request_unref(r);

@@ -198,7 +198,7 @@ static void do_open(void)
     if (model_sub[c][s].users++ == 0 && model_sub[c][s].s != sub)
         model_sub[c][s].fresh = 0;
     model_sub[c][s].s = sub;
-    m->h = ex_handle_new(sub, m->queueing, m->bound, m->latest, replay, m);
+    m->h = ex_handle_new(sub, m->queueing, m->bound, m->latest, replay, m, NULL);
     if (replay && model_sub[c][s].fresh)
         receive(i, model_sub[c][s].value, model_sub[c][s].bytes);
     if (any(2))

@@ -110,7 +110,7 @@ static void who_joins_gets_the_fresh_value(void)
     quiet = open_handle(ch, EX_TIME_OF_NATIVE, 0, 10, 0, NULL);
     CHECK_EQ(quiet->received, 1);
     CHECK_EQ(quiet->delivered, 1);
-    without = ex_handle_new(ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5, 0), 1, 10, 0, 0, NULL);
+    without = ex_handle_new(ex_sub_get(ch, EX_TIME_OF_NATIVE, 0, 5, 0), 1, 10, 0, 0, NULL, NULL);
     CHECK_EQ(without->received, 0);
     CHECK_EQ(skip_note(lane), 0);
     fake_down(&f);                               /* what was true then is not news now */

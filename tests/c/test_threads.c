@@ -131,7 +131,7 @@ static void *open_and_close(void *p)
             who[i] = &listeners[n];
             s = ex_sub_get(channels[any(&seed, CHANNELS)], EX_TIME_OF_NATIVE, 0, any(&seed, 2) ? 5 : 7, 0);
             always[i] = any(&seed, 4) != 0;
-            open_[i] = ex_handle_new(s, always[i], any(&seed, 2) ? 5 : 10000, any(&seed, 4) == 0, 1, who[i]);
+            open_[i] = ex_handle_new(s, always[i], any(&seed, 2) ? 5 : 10000, any(&seed, 4) == 0, 1, who[i], NULL);
         }
         if (any(&seed, 3) == 0) {
             ex_block *b;

@@ -18,7 +18,6 @@ Lifetime
 
 from __future__ import annotations
 
-import datetime as _datetime
 import functools
 import logging
 import threading
@@ -26,14 +25,50 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy
-
 from .. import _ca, _channel, functional
-from .. import dbr as _dbr
-from ..enums import DBR, ECA
+from .._augmented import DBE_ALARM as DBE_ALARM
+from .._augmented import DBE_LOG as DBE_LOG
+from .._augmented import DBE_PROPERTY as DBE_PROPERTY
+from .._augmented import DBE_VALUE as DBE_VALUE
+from .._augmented import DBR_CHAR as DBR_CHAR
+from .._augmented import DBR_CHAR_BYTES as DBR_CHAR_BYTES
+from .._augmented import DBR_CHAR_STR as DBR_CHAR_STR
+from .._augmented import DBR_CHAR_UNICODE as DBR_CHAR_UNICODE
+from .._augmented import DBR_CLASS_NAME as DBR_CLASS_NAME
+from .._augmented import DBR_DOUBLE as DBR_DOUBLE
+from .._augmented import DBR_ENUM as DBR_ENUM
+from .._augmented import DBR_ENUM_STR as DBR_ENUM_STR
+from .._augmented import DBR_FLOAT as DBR_FLOAT
+from .._augmented import DBR_LONG as DBR_LONG
+from .._augmented import DBR_PUT_ACKS as DBR_PUT_ACKS
+from .._augmented import DBR_PUT_ACKT as DBR_PUT_ACKT
+from .._augmented import DBR_SHORT as DBR_SHORT
+from .._augmented import DBR_STRING as DBR_STRING
+from .._augmented import DBR_STSACK_STRING as DBR_STSACK_STRING
+from .._augmented import (
+    EVENTS,
+    LIMITS,
+    TEXTS,
+    Nothing,
+    Timeout,
+    augmented,
+    count_of,
+    effective,
+    monotonic_deadline,
+    native_of,
+    type_of,
+)
+from .._augmented import FORMAT_CTRL as FORMAT_CTRL
+from .._augmented import FORMAT_RAW as FORMAT_RAW
+from .._augmented import FORMAT_TIME as FORMAT_TIME
+from .._augmented import Info as ca_info
+from .._augmented import ca_array as ca_array
+from .._augmented import ca_float as ca_float
+from .._augmented import ca_int as ca_int
+from .._augmented import ca_str as ca_str
+from ..enums import ECA
 from ..errors import BadTypeError, BadValueError, CAError, CATimeoutError
 from ..errors import message as _message
-from ..utils import bytes2str
 from ._puts import for_put, sent_as
 
 if TYPE_CHECKING:
@@ -42,21 +77,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("epicsx")
 
-DBE_VALUE, DBE_LOG, DBE_ALARM, DBE_PROPERTY = 1, 2, 4, 8
-
-DBR_STRING, DBR_SHORT, DBR_FLOAT, DBR_ENUM, DBR_CHAR, DBR_LONG, DBR_DOUBLE = range(7)
-DBR_PUT_ACKT, DBR_PUT_ACKS, DBR_STSACK_STRING, DBR_CLASS_NAME = range(35, 39)
-DBR_ENUM_STR, DBR_CHAR_BYTES, DBR_CHAR_UNICODE, DBR_CHAR_STR = range(996, 1000)
-
-FORMAT_RAW, FORMAT_TIME, FORMAT_CTRL = range(3)
-
 ECA_SUCCESS = ECA_NORMAL = int(ECA.NORMAL)
 ECA_TIMEOUT = int(ECA.TIMEOUT)
 ECA_DISCONN = int(ECA.DISCONN)
 
 ca_extra_fields = (
     *("name", "ok", "datatype", "element_count", "status", "severity", "timestamp", "raw_stamp"),
-    *("units", "precision", *_dbr.ctrl_limits, "enums", "ackt", "acks", "update_count"),
+    *("units", "precision", *LIMITS, "enums", "ackt", "acks", "update_count"),
 )
 """The fields that a value may have beside itself."""
 
@@ -71,99 +98,9 @@ __all__ = [
     *("caget", "cainfo", "camonitor", "caput", "connect"),
 ]
 
-_EVENTS = {
-    FORMAT_RAW: DBE_VALUE,
-    FORMAT_TIME: DBE_VALUE | DBE_ALARM,
-    FORMAT_CTRL: DBE_VALUE | DBE_ALARM | DBE_PROPERTY,
-}
-_TEXTS = (DBR_CHAR_STR, DBR_CHAR_UNICODE, DBR_CHAR_BYTES)
-_BY_CHAR = dict(
-    zip(
-        "?bBhHiIlLqQfd",
-        (*(DBR_CHAR,) * 3, DBR_SHORT, DBR_ENUM, *(DBR_LONG,) * 6, DBR_FLOAT, DBR_DOUBLE),
-        strict=True,
-    )
-)
-"""The DBR type for each character that numpy has for a dtype."""
 
-Timeout = float | tuple[float] | None
-
-
-# --------------------------------------------------------------------- values
-
-
-class _Augmented:
-    """The fields of a value. Which there are is decided by the format asked for."""
-
-    name: str
-    ok: bool
-    datatype: int
-    element_count: int
-    status: int
-    severity: int
-    timestamp: float
-    raw_stamp: tuple[int, int]
-    update_count: int
-
-    @property
-    def datetime(self) -> _datetime.datetime:
-        """The time stamp as a local time."""
-        return _datetime.datetime.fromtimestamp(self.timestamp)
-
-
-class ca_str(_Augmented, str):
-    """A text with fields."""
-
-    def __pos__(self) -> str:
-        return str(self)
-
-
-class ca_int(_Augmented, int):
-    """An integer with fields."""
-
-    def __pos__(self) -> int:
-        return int(self)
-
-
-class ca_float(_Augmented, float):
-    """A floating point number with fields."""
-
-    def __pos__(self) -> float:
-        return float(self)
-
-
-class ca_bytes(_Augmented, bytes):
-    """Characters as they are, with fields."""
-
-    def __pos__(self) -> bytes:
-        return bytes(self)
-
-
-class ca_array(_Augmented, numpy.ndarray[Any, Any]):
-    """An array with fields."""
-
-    def __pos__(self) -> Any:
-        return self.view(numpy.ndarray)
-
-
-class ca_nothing(Exception):
+class ca_nothing(Nothing):
     """That something was done, or why it failed: raised, or given back where ``throw=False``. True if it was done."""
-
-    def __init__(self, name: str, errorcode: int = ECA_NORMAL, text: str = "") -> None:
-        super().__init__(name, errorcode)
-        self.name = name
-        self.errorcode = int(errorcode)
-        self.ok = self.errorcode == ECA_NORMAL
-        self._text = text or _message(self.errorcode)
-
-    def __bool__(self) -> bool:
-        return self.ok
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self._text}"
-
-    def __repr__(self) -> str:
-        return f"ca_nothing({self.name!r}, {self.errorcode})"
 
 
 class Timedout(ca_nothing, TimeoutError):
@@ -189,98 +126,7 @@ def _nothing(error: BaseException, name: str) -> ca_nothing:
     return made
 
 
-_SCALARS: dict[type, Any] = {str: ca_str, int: ca_int, float: ca_float}
-
-
-def _native_of(datatype: Any, core: Core) -> int:
-    """The DBR type, without a format, in which a value of a connected channel is asked for."""
-    native = core.native_type
-    if datatype is None:
-        return native
-    if isinstance(datatype, (int, DBR)) and not isinstance(datatype, bool):
-        if datatype in _TEXTS:
-            return DBR_CHAR
-        if datatype == DBR_ENUM_STR:
-            return DBR_STRING if native == DBR_ENUM else native
-        if 0 <= datatype <= DBR_DOUBLE or datatype in (DBR_STSACK_STRING, DBR_CLASS_NAME):
-            return int(datatype)
-        raise BadTypeError(f"{datatype!r} is not a type to ask for", name=core.name)
-    try:
-        dtype = numpy.dtype(datatype)
-    except TypeError:
-        raise BadTypeError(f"{datatype!r} is not a type to ask for", name=core.name) from None
-    found = DBR_STRING if dtype.kind in "SU" else _BY_CHAR.get(dtype.char)
-    if found is None:
-        raise BadTypeError(f"Channel Access has no type for {datatype!r}", name=core.name)
-    return found
-
-
-def _type_of(datatype: Any, format: int, core: Core) -> int:
-    """The DBR type in which a value of a connected channel is asked for."""
-    native = _native_of(datatype, core)
-    if format == FORMAT_RAW or native > DBR_DOUBLE:
-        return native
-    offset = DBR.TIME_STRING if format == FORMAT_TIME or native == DBR_STRING else DBR.CTRL_STRING
-    return native + offset
-
-
-def _effective(datatype: Any, name: str) -> Any:
-    return DBR_CHAR_STR if datatype is None and name.endswith("$") else datatype
-
-
-def _count_of(count: int, core: Core) -> int:
-    return core.count if count < 0 else min(count, core.count)
-
-
-def _augmented(sample: Sample, core: Core, datatype: Any) -> Any:
-    """A sample as a value with fields."""
-    value = sample.value
-    found: Any
-    if datatype in _TEXTS:
-        data = numpy.atleast_1d(numpy.asarray(value, numpy.uint8)).tobytes().partition(b"\0")[0]
-        found = ca_bytes(data) if datatype == DBR_CHAR_BYTES else ca_str(bytes2str(data))
-    elif sample.dbr_type == DBR_CLASS_NAME:
-        found = ca_str(value if isinstance(value, str) else value[0])
-    elif type(value) in _SCALARS:
-        found = _SCALARS[type(value)](value)
-    else:
-        found = numpy.asarray(value, None if len(value) else _empty(sample)).view(ca_array)
-    found.name, found.ok = core.name, True
-    found.element_count = core.count
-    found.datatype = native = _dbr.native_type(sample.dbr_type)
-    if _dbr.TIME_STRING <= sample.dbr_type <= _dbr.TIME_DOUBLE:
-        found.status, found.severity = sample.status, sample.severity
-        found.raw_stamp = divmod(sample.timestamp_ns, 1_000_000_000)
-        found.timestamp = round(sample.timestamp_ns / 1e9, 6)
-    elif sample.control is not None:
-        control = sample.control
-        found.status, found.severity = sample.status, sample.severity
-        if native == DBR_ENUM:
-            found.enums = list(control.enum_strings or ())
-        else:
-            for limit in _dbr.ctrl_limits:
-                setattr(found, limit, getattr(control, limit))
-            found.units = control.units
-            if control.precision is not None:
-                found.precision = control.precision
-    elif acknowledgement := sample.acknowledgement:
-        found.status, found.severity = sample.status, sample.severity
-        found.ackt, found.acks = acknowledgement
-    return found
-
-
-def _empty(sample: Sample) -> Any:
-    return "U40" if _dbr.native_type(sample.dbr_type) == DBR_STRING else None
-
-
 # ---------------------------------------------------------------------- calls
-
-
-def _deadline(timeout: Timeout) -> float | None:
-    """Until when to wait, on the monotonic clock."""
-    if isinstance(timeout, tuple):
-        return time.monotonic() + timeout[0] - time.time()
-    return None if timeout is None else time.monotonic() + timeout
 
 
 def _left(deadline: float | None) -> float | None:
@@ -300,7 +146,7 @@ def _many(
     raised, or all that did are put in their places.
     """
     one = isinstance(pvs, str)
-    deadline = _deadline(timeout)
+    deadline = monotonic_deadline(timeout)
     cores = functional._many([pvs] if one else list(pvs))
 
     def act(ready: list[int], _: float | None) -> list[Any]:
@@ -323,7 +169,7 @@ def _many(
     # A name that nobody has leaves the others their time.
     found = _channel._as_connected(cores, _left(deadline), "catools", act)
     for i, result in enumerate(found):
-        if isinstance(result, CAError):
+        if isinstance(result, CAError) and not isinstance(result, ca_nothing):
             found[i] = result = _not_connected(cores[i].name)
         if throw and isinstance(result, ca_nothing) and not result.ok:
             raise result
@@ -359,11 +205,11 @@ def caget(
     """
 
     def ask(i: int, core: Core, deadline: float | None) -> Any:
-        wanted = _type_of(_effective(datatype, core.name), format, core)
-        return core.get_async(wanted, _count_of(count, core), None)
+        wanted = type_of(effective(datatype, core.name), format, core)
+        return core.get_async(wanted, count_of(count, core), None)
 
     def made(sample: Any, core: Core) -> Any:
-        return _augmented(sample, core, _effective(datatype, core.name))
+        return augmented(sample, core, effective(datatype, core.name))
 
     return _many(pvs, timeout, throw, ask, made)
 
@@ -409,8 +255,8 @@ def caput(
 
     def ask(i: int, core: Core, deadline: float | None) -> Any:
         sent = sent_as(datatype)
-        as_is = datatype is None or datatype in (*_TEXTS, DBR_ENUM_STR)
-        asked = None if as_is else datatype if sent >= 0 else _native_of(datatype, core)
+        as_is = datatype is None or datatype in (*TEXTS, DBR_ENUM_STR)
+        asked = None if as_is else datatype if sent >= 0 else native_of(datatype, core)
         value = for_put(each[i], core, asked)
         if not wait and callback is None:
             core.put(value, False, _left(deadline), True, dbr_type=sent)
@@ -420,35 +266,6 @@ def caput(
         return request if wait else None
 
     return _many(pvs, timeout, throw, ask, lambda _, core: ca_nothing(core.name))
-
-
-class ca_info:
-    """What is known of a PV's connection. Its text is a paragraph for people."""
-
-    state_strings = ("never connected", "previously connected", "connected", "closed")
-    datatype_strings = ("string", "short", "float", "enum", "char", "long", "double", "no access")
-
-    def __init__(self, core: Core) -> None:
-        self.ok = core.connected
-        self.name = core.name
-        self.state = int(core.state)
-        self.host = core.host
-        self.read = bool(core.read_access)
-        self.write = bool(core.write_access)
-        self.count = core.count
-        self.datatype = core.native_type if core.native_type >= 0 else 7
-
-    def __str__(self) -> str:
-        access = ("no ", "")
-        lines = (
-            f"{self.name}:",
-            f"    State: {self.state_strings[self.state]}",
-            f"    Host: {self.host}",
-            f"    Access: {access[self.read]}read, {access[self.write]}write",
-            f"    Data type: {self.datatype_strings[self.datatype]}",
-            f"    Count: {self.count}",
-        )
-        return "\n".join(lines)
 
 
 def connect(
@@ -506,8 +323,8 @@ class Subscription:
         self.callback = callback
         self.dropped_callbacks = 0
         """How many updates have been replaced by newer ones before the callback was called."""
-        self._events = _EVENTS[format] if events is None else events
-        self._datatype = _effective(datatype, name)
+        self._events = EVENTS[format] if events is None else events
+        self._datatype = effective(datatype, name)
         self._format = format
         self._count = count
         self._queue = "all" if all_updates else "latest"
@@ -521,7 +338,7 @@ class Subscription:
         self._timer: threading.Timer | None = None
         core.listen(self)
         core.context.pin(self)
-        deadline = _deadline(connect_timeout)
+        deadline = monotonic_deadline(connect_timeout)
         if deadline is not None and not core.connected:
             self._timer = threading.Timer(_left(deadline) or 0.0, self._too_late, (core,))
             self._timer.daemon = True
@@ -532,7 +349,7 @@ class Subscription:
     def _begin(self, core: Core) -> None:
         """Subscribe, by the type that the channel has now."""
         try:
-            wanted = _type_of(self._datatype, self._format, core)
+            wanted = type_of(self._datatype, self._format, core)
         except CAError as error:
             self._tell(_nothing(error, self.name))
             return
@@ -540,7 +357,7 @@ class Subscription:
             if self._core is None or (self._subscription is not None and wanted == self._type):
                 return
             before, self._type = self._subscription, wanted
-            count = _count_of(self._count, core)
+            count = count_of(self._count, core)
             self._subscription = core.subscribe(
                 self._on_event, self._events, count, self._queue, wanted
             )
@@ -551,7 +368,7 @@ class Subscription:
         core = self._core
         if core is None:
             return
-        value = _augmented(sample, core, self._datatype)
+        value = augmented(sample, core, self._datatype)
         if self._queue == "latest":
             handle = self._subscription
             merged = self.dropped_callbacks if handle is None else handle.merged

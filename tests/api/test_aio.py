@@ -1,0 +1,716 @@
+"""epicsx.aio beyond aioca: updates, a channel's coroutines, several loops, loops that close, cancelled tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import pickle
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+from support import idle, threads_settle, wait_until
+
+from epicsx import (
+    DBR,
+    AccessError,
+    BadTypeError,
+    BadValueError,
+    CAError,
+    CATimeoutError,
+    Channel,
+    aio,
+)
+from epicsx.testing import SoftIOC
+
+pytestmark = pytest.mark.core
+
+
+def run(main: Coroutine[Any, Any, Any]) -> Any:
+    """As asyncio.run, but a test that hangs says so."""
+
+    async def timed() -> Any:
+        return await asyncio.wait_for(main, 30.0)
+
+    return asyncio.run(timed())
+
+
+async def until(condition: Callable[[], Any], timeout: float = 10.0) -> None:
+    """As wait_until, while the loop goes on."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, condition
+        await asyncio.sleep(0.002)
+
+
+def write(name: str, *values: Any) -> None:
+    """Write values one after the other, from a thread that is not the loop's, or while the loop stands still."""
+    with Channel(name) as channel:
+        for value in values:
+            channel.put(value, wait=True)
+
+
+# ---- updates
+
+
+def test_updates_come_in_order_and_are_counted(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        write(ioc["longout"], 0)
+        async with aio.updates(ioc["longout"]) as flow:
+            first = await anext(flow)
+            assert (first.value, first.name, first.native_type) == (0, ioc["longout"], DBR.LONG)
+            await asyncio.to_thread(write, ioc["longout"], *range(1, 6))
+            assert [(await anext(flow)).value for _ in range(5)] == [1, 2, 3, 4, 5]
+            assert flow.latest is not None
+            assert flow.latest.value == 5
+            assert flow.stats == (6, 6, 0, 0, 0)
+        assert flow.closed
+        with pytest.raises(StopAsyncIteration):
+            await anext(flow)
+
+    run(main())
+
+
+def test_what_waits_is_pending_until_it_is_handed_out(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        write(ioc["longout"], 0)
+        flow = aio.updates(ioc["longout"])
+        assert (await anext(flow)).value == 0
+        write(ioc["longout"], 1, 2, 3)  # the loop stands still
+        wait_until(lambda: flow.stats.received == 4)
+        assert flow.stats == (4, 1, 0, 0, 3)
+        assert (await anext(flow)).value == 1
+        assert flow.stats == (4, 2, 0, 0, 2)
+        flow.close()
+        flow.close()
+        assert flow.stats == (4, 2, 0, 2, 0)
+
+    run(main())
+
+
+def test_the_newest_or_a_few_may_wait(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        write(ioc["longout"], 0)
+        newest, two = (aio.updates(ioc["longout"], queue=queue) for queue in ("latest", 2))
+        for flow in (newest, two):
+            assert (await anext(flow)).value == 0
+        write(ioc["longout"], *range(1, 6))
+        wait_until(lambda: newest.stats.received == two.stats.received == 6)
+        assert (await anext(newest)).value == 5
+        assert [(await anext(two)).value for _ in range(2)] == [4, 5]
+        assert newest.stats == (6, 2, 4, 0, 0)
+        assert two.stats == (6, 3, 0, 3, 0)
+        newest.close()
+        two.close()
+
+    run(main())
+
+
+def test_the_loop_is_woken_once_for_all_that_came(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        flows = [aio.updates(ioc[f"chain:{i:04d}"]) for i in range(200)]
+        for flow in flows:
+            await anext(flow)
+        seen = [flow.stats.received for flow in flows]
+        now = (await Channel(ioc["chain:go"]).aget()).value
+        waiting = [asyncio.ensure_future(anext(flow)) for flow in flows]
+        await asyncio.sleep(0)
+        before = aio.counts().wakes
+        write(ioc["chain:go"], now + 1)  # the loop stands still meanwhile
+        wait_until(lambda: all(f.stats.received == n + 1 for f, n in zip(flows, seen, strict=True)))
+        assert aio.counts().wakes == before + 1
+        assert [sample.value for sample in await asyncio.gather(*waiting)] == [now + 1] * 200
+        assert aio.counts().wakes == before + 1
+        for flow in flows:
+            flow.close()
+
+    run(main())
+
+
+def test_a_list_wakes_the_loop_once(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        names = [ioc[f"bulk:{i:04d}"] for i in range(300)]
+        await aio.connect(names)
+        before = aio.counts().wakes
+        assert len(await aio.caget(names)) == 300
+        assert aio.counts().wakes == before + 1
+
+    run(main())
+
+
+def test_updates_leave_others_their_turn(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                ticks += 1
+                await asyncio.sleep(0)
+
+        write(ioc["longout"], 0)
+        flow = aio.updates(ioc["longout"])
+        await anext(flow)
+        write(ioc["longout"], *range(1, 301))
+        wait_until(lambda: flow.stats.pending == 300)
+        ticking = asyncio.create_task(tick())
+        async for sample in flow:  # none of which has to be waited for
+            if sample.value == 300:
+                break
+        assert ticks > 3
+        ticking.cancel()
+        flow.close()
+
+    run(main())
+
+
+def test_an_iteration_that_is_left_ends_the_subscription(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        async for sample in aio.updates(Channel(ioc["ao"])):
+            assert sample.name == ioc["ao"]
+            break
+        assert aio.counts().subscriptions == 0
+        waiting = asyncio.ensure_future(anext(aio.updates(ioc["nobody"])))
+        await asyncio.sleep(0)
+        assert aio.counts().subscriptions == 1
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        del waiting
+        await asyncio.sleep(0)  # what woke us keeps the cancellation, and its traceback
+        gc.collect()
+        assert aio.counts().subscriptions == 0
+
+    run(main())
+
+
+def test_close_from_another_thread_ends_the_iteration(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        flow = aio.updates(ioc["ao"])
+        await anext(flow)
+        task = asyncio.create_task(anext_or_none(flow))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(flow.close)
+        assert await task is None
+
+    async def anext_or_none(flow: aio.Updates) -> Any:
+        return await anext(flow, None)
+
+    run(main())
+
+
+def test_updates_belong_to_one_loop(ioc: SoftIOC) -> None:
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        aio.updates(ioc["ao"])
+
+    async def main() -> None:
+        flow = aio.updates(ioc["nobody"])
+
+        def elsewhere() -> None:
+            with pytest.raises(RuntimeError, match="another event loop"):
+                asyncio.run(step(flow))
+
+        await asyncio.to_thread(elsewhere)
+        flow.close()
+        for options in ({"queue": 0}, {"mask": 64}, {"count": -1}, {"lane": "fast"}):
+            with pytest.raises(BadValueError):
+                aio.updates(ioc["ao"], **options)
+        with pytest.raises(BadTypeError):
+            aio.updates(ioc["ao"], dtype=complex)
+        assert aio.counts().subscriptions == 0
+
+    async def step(flow: aio.Updates) -> Any:
+        return await anext(flow)
+
+    run(main())
+
+
+def test_large_arrays_come_by_the_bulk_lane(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        values = np.arange(200_000, dtype=float)
+        channel = Channel(ioc["big:double"])
+        await channel.aput(values, wait=True)
+        async for sample in aio.updates(ioc["big:double"]):
+            np.testing.assert_array_equal(sample.value, values)
+            break
+        del sample
+        channel.close()
+
+    run(main())
+
+
+def test_updates_go_on_after_a_restart(spare_ioc: Callable[..., SoftIOC]) -> None:
+    server = spare_ioc('record(ao, "$(P)x") { field(VAL, "1") field(PINI, "YES") }')
+
+    async def main() -> None:
+        told: list[Any] = []
+        aio.camonitor(server["x"], told.append, notify_disconnect=True, all_updates=True)
+        flow = aio.updates(server["x"])
+        assert (await anext(flow)).value == 1
+        await until(lambda: told == [1.0])
+        other = 'record(stringout, "$(P)x") { field(VAL, "text") field(PINI, "YES") }'
+        await asyncio.to_thread(server.restart, other)
+        assert (await asyncio.wait_for(anext(flow), 20)).value == "text"
+        await until(lambda: told[-1] == "text", 20)
+        (lost,) = told[1:-1]
+        assert (lost.ok, lost.errorcode) == (False, 192)
+        flow.close()
+
+    run(main())
+
+
+# ---- a channel's coroutines
+
+
+def test_aget_aput_and_aconnect(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        with Channel(ioc["ao"]) as channel:
+            assert await channel.aconnect() is channel
+            await channel.aput(12.5, wait=True)
+            sample = await channel.aget()
+            assert (sample.value, sample.native_type) == (12.5, DBR.DOUBLE)
+            assert channel.get().value == 12.5  # the same channel
+            assert (await channel.aget(str)).value == "12.500"
+            await channel.aput(3)
+            assert (await channel.aget()).value == 3.0
+            with pytest.raises(BadValueError, match="not negative"):
+                await channel.aget(count=-1)
+            with pytest.raises(BadTypeError):
+                await channel.aget(complex)
+            with pytest.raises(BadTypeError):
+                await channel.aput({})
+        with pytest.raises(CAError, match="has been closed"):
+            await channel.aget()
+
+    run(main())
+
+
+def test_a_state_by_its_name(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        with Channel(ioc["mbbo"]) as channel, Channel(ioc["mbbo16"]) as many:
+            for text, index in (("Two", 2), (b"One", 1), ("Three", 3)):
+                await channel.aput(text, wait=True)
+                assert (await channel.aget()).value == index
+            with pytest.raises(BadValueError, match="no such state"):
+                await channel.aput("Nine")
+            await many.aput("S9", wait=True)
+            assert (await many.aget()).value == 9
+
+    run(main())
+
+
+def test_what_goes_wrong_is_told(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        with Channel(ioc["noaccess"]) as channel:
+            with pytest.raises(AccessError):
+                await channel.aget()
+        with Channel(ioc["readonly"]) as channel:
+            with pytest.raises(AccessError):
+                await channel.aput(1)
+        with Channel(ioc["nobody"]) as channel:
+            for wrong in (
+                channel.aconnect(0.05),
+                channel.aget(timeout=0.05),
+                channel.aput(1, timeout=0.05),
+            ):
+                with pytest.raises(CATimeoutError, match="no server has answered"):
+                    await wrong
+        await until(lambda: aio.counts().requests == 0)
+
+    run(main())
+
+
+def test_a_slow_record_times_out(ioc: SoftIOC) -> None:
+    idle(ioc, "slow2")
+
+    async def main() -> None:
+        with Channel(ioc["slow2"]) as channel:
+            await channel.aconnect()
+            with pytest.raises(CATimeoutError, match=r"after 0\.05 seconds"):
+                await channel.aput(1, wait=True, timeout=0.05)
+            await until(lambda: aio.counts().requests == 0)
+
+    run(main())
+    idle(ioc, "slow2")
+
+
+def test_a_cancelled_task_lets_go(ioc: SoftIOC) -> None:
+    idle(ioc, "slow2")
+
+    async def main() -> None:
+        with Channel(ioc["slow2"]) as channel:
+            await channel.aconnect()
+            tasks = [
+                asyncio.create_task(channel.aput(1, wait=True)),
+                asyncio.create_task(aio.caget([ioc["nobody"], ioc["ao"]])),
+                asyncio.create_task(aio.connect(ioc["nobody"], timeout=None)),
+            ]
+            await until(lambda: aio.counts().requests == 3)
+            for task in tasks:
+                task.cancel()
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                assert isinstance(result, asyncio.CancelledError)
+            await until(lambda: aio.counts().requests == 0)
+            assert (await aio.caget(ioc["longin"])) == -3  # all goes on
+
+    before = aio.lost()
+    run(main())
+    assert aio.lost() == before
+    idle(ioc, "slow2")
+
+
+def test_a_large_put_is_a_copy_handed_over_by_a_thread(ioc: SoftIOC) -> None:
+    threads = list(threading.enumerate())
+
+    async def main() -> None:
+        values = np.arange(100_000, dtype=float)
+        with Channel(ioc["big:double"]) as channel:
+            await channel.aconnect()
+            task = asyncio.create_task(channel.aput(values, wait=True))
+            await asyncio.sleep(0)
+            values[:] = -1.0
+            await task
+            found = await channel.aget()
+            np.testing.assert_array_equal(found.value, np.arange(100_000.0))
+            await channel.aput([7.0] * 50_000)
+            assert (await channel.aget()).value[-1] == 7.0
+            with pytest.raises(BadValueError):
+                await channel.aput(np.zeros(2_000_000))
+            del found
+        await aio.caput(ioc["big:double"], np.ones(60_000), wait=True)
+        both = [ioc["big:double"], ioc["w:double"]]
+        assert all(await aio.caput(both, [np.zeros(70_000), [1.0]], wait=True))
+        large, small = await aio.caget(both)
+        assert (len(large), list(small)) == (70_000, [1.0])
+
+    run(main())
+    threads_settle([*threads, *(t for t in threading.enumerate() if t.name == "epicsx-bulk")])
+
+
+def test_filtered_channels(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        with Channel(ioc["wf:double:n"]) as whole:
+            for client_side in (False, True):
+                with whole.filter(slice=slice(2, 5), client_side=client_side) as part:
+                    assert (await part.aget()).value.tolist() == [2.0, 3.0, 4.0]
+                    with pytest.raises(BadValueError, match="a slice is for reading"):
+                        await part.aput([1.0])
+
+    run(main())
+
+
+# ---- loops
+
+
+def test_a_loop_in_each_thread(ioc: SoftIOC) -> None:
+    found: list[Any] = []
+
+    async def main(number: int) -> None:
+        name = ioc[f"bulk:{number:04d}"]
+        flow = aio.updates(name)
+        await anext(flow)
+        for value in range(20):
+            await aio.caput(name, value, wait=True)
+        seen = [(await anext(flow)).value for _ in range(19)]
+        found.append((number, seen[-1], await aio.caget(name)))
+        flow.close()
+        await aio.caput(name, number, wait=True)
+
+    write(ioc["bulk:0001"], -1)
+    threads = [threading.Thread(target=asyncio.run, args=(main(i),)) for i in range(1, 6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert [(number, value) for number, _, value in sorted(found)] == [(i, 19) for i in range(1, 6)]
+    assert all(last in (18, 19) for _, last, _ in found)
+
+
+def test_a_loop_that_is_closed_loses_its_own_events_alone(
+    ioc: SoftIOC, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(ioc["longout"], 0)
+    before = aio.lost()
+
+    async def subscribed() -> aio.Updates:
+        flow = aio.updates(ioc["longout"])
+        await anext(flow)
+        return flow
+
+    async def main() -> None:
+        mine = aio.updates(ioc["longout"])
+        await anext(mine)
+        await asyncio.to_thread(close_one)
+        assert [(await anext(mine)).value for _ in range(5)] == [1, 2, 3, 4, 5]
+        assert mine.stats == (6, 6, 0, 0, 0)
+        mine.close()
+
+    def close_one() -> None:
+        loop = asyncio.new_event_loop()  # which nobody shuts down properly
+        theirs = loop.run_until_complete(subscribed())
+        write(ioc["longout"], 1, 2)
+        loop.close()
+        write(ioc["longout"], 3, 4, 5)
+        wait_until(lambda: theirs.stats.received == 6)
+        assert theirs.stats.pending == 5
+        assert aio.lost() == before + 5
+        assert theirs.closed
+        assert theirs.stats == (6, 1, 0, 5, 0)
+
+    with caplog.at_level(logging.WARNING, "epicsx"):
+        run(main())
+    assert "5 updates and answers that waited for it are lost" in caplog.text
+
+
+def test_a_loop_that_ends_counts_what_nobody_took(ioc: SoftIOC) -> None:
+    idle(ioc, "slow2")
+    before = aio.lost()
+
+    async def main() -> None:
+        write(ioc["longout"], 0)
+        flow = aio.updates(ioc["longout"])
+        await anext(flow)
+        write(ioc["longout"], 1, 2, 3)
+        wait_until(lambda: flow.stats.pending == 3)
+        kept.append(flow)
+
+    kept: list[aio.Updates] = []
+    asyncio.run(main())
+    (flow,) = kept
+    assert flow.closed
+    assert aio.lost() == before + 3
+
+
+def test_loops_that_end_while_events_arrive(ioc: SoftIOC) -> None:
+    """Again and again, with a thread that posts: nothing crashes, and what is counted adds up."""
+    stop = threading.Event()
+    before = aio.lost()
+
+    def post() -> None:
+        with Channel(ioc["chain:go"]) as channel:
+            number = 0
+            while not stop.wait(0.001):
+                channel.put(number := number + 1)
+
+    async def main() -> list[aio.Updates]:
+        flows = [aio.updates(ioc[f"chain:{i:04d}"]) for i in range(100)]
+        for flow in flows:
+            await anext(flow)
+        time.sleep(0.01)  # events pile up
+        return flows
+
+    poster = threading.Thread(target=post)
+    poster.start()
+    try:
+        dropped = 0
+        for _ in range(10):
+            flows = asyncio.run(main())
+            for flow in flows:
+                stats = flow.stats
+                assert stats.received == stats.delivered + stats.dropped
+                dropped += stats.dropped
+            del flows, flow
+        assert aio.lost() - before == dropped
+    finally:
+        stop.set()
+        poster.join(10)
+
+
+class NoReaders(asyncio.SelectorEventLoop):
+    """A loop that watches no sockets, as some of Windows."""
+
+    def add_reader(self, *_: Any) -> None:  # type: ignore[override]
+        raise NotImplementedError
+
+
+def test_a_loop_that_watches_no_sockets(ioc: SoftIOC) -> None:
+    threads = list(threading.enumerate())
+    loop = NoReaders()
+
+    async def main() -> None:
+        told: list[Any] = []
+        aio.camonitor(ioc["longout"], told.append)
+        assert all(await aio.caput([ioc["longout"]] * 2, [4, 5], wait=True))
+        await until(lambda: told and told[-1] == 5)
+        flow = aio.updates(ioc["longout"])
+        assert (await anext(flow)).value == 5
+        flow.close()
+
+    try:
+        loop.run_until_complete(asyncio.wait_for(main(), 20))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()
+    threads_settle(
+        [*threads, *(t for t in threading.enumerate() if t.name.startswith("epicsx-default"))]
+    )
+
+
+def test_a_busy_dispatcher_delays_no_loop(ioc: SoftIOC) -> None:
+    """A callback may wait for what a loop does, also for a channel that is not connected yet."""
+    found: list[Any] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        flow = aio.updates(ioc["ai"])
+
+        def callback(_: Any) -> None:
+            wanted = asyncio.run_coroutine_threadsafe(aio.caget(ioc["bi"]), loop)
+            found.append(wanted.result(10))
+            more = asyncio.run_coroutine_threadsafe(first(flow), loop)
+            found.append(more.result(10).value)
+
+        async def first(flow: aio.Updates) -> Any:
+            return await anext(flow)
+
+        with Channel(ioc["longin"]) as channel:
+            subscription = channel.subscribe(callback)
+            await until(lambda: len(found) == 2, 20)
+            subscription.close()
+        flow.close()
+
+    run(main())
+    assert found == [1, 2.5]
+
+
+# ---- camonitor, beyond what aioca says
+
+
+def test_an_async_callback_is_not_called_while_it_runs(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        write(ioc["longout"], 0)
+        told: list[Any] = []
+        inside, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slow(value: Any) -> None:
+            told.append(value)
+            inside.set()
+            await go_on.wait()
+
+        seen: list[Any] = []
+        subscription = aio.camonitor(ioc["longout"], slow)
+        other = aio.camonitor(ioc["longout"], seen.append, all_updates=True)
+        await inside.wait()
+        await asyncio.to_thread(write, ioc["longout"], *range(1, 11))
+        await until(lambda: seen[-1] == 10)  # an answer to a put may come before its update
+        other.close()
+        assert told == [0]
+        go_on.set()
+        await until(lambda: told[-1] == 10)
+        assert subscription.dropped_callbacks == 9
+        assert len(told) == 2
+        assert told[1].update_count == 10
+        go_on.clear()
+        write(ioc["longout"], 11)
+        await until(lambda: told[-1] == 11)
+        subscription.close()  # ends the callback that waits, too
+        await until(lambda: len(asyncio.all_tasks()) <= 2)
+        write(ioc["longout"], 12)
+        assert told[-1] == 11
+        assert subscription.dropped_callbacks == 9
+
+    run(main())
+
+
+def test_a_callback_that_raises_is_logged(ioc: SoftIOC, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        write(ioc["longout"], 0)
+        told: list[int] = []
+
+        def bad(value: Any) -> None:
+            told.append(int(value))
+            raise RuntimeError("on purpose")
+
+        async def worse(value: Any) -> None:
+            bad(value)
+
+        for callback in (bad, worse):
+            told.clear()
+            subscription = aio.camonitor(ioc["longout"], callback)
+            await until(lambda: len(told) == 1)
+            write(ioc["longout"], told[0] + 1)
+            await until(lambda: len(told) == 2)
+            subscription.close()
+
+    run(main())
+    assert caplog.text.count(f"callback of '{ioc['longout']}' failed") == 4
+    caplog.clear()  # the tracebacks keep the values
+
+
+def test_closed_at_once(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        async def never(_: Any) -> None:
+            raise AssertionError
+
+        for name in (ioc["ao"], ioc["nobody"]):
+            aio.camonitor(name, never, connect_timeout=0.01).close()
+        await aio.connect(ioc["ao"])
+        aio.camonitor(ioc["ao"], never).close()
+        await asyncio.sleep(0.05)
+        assert aio.counts() == (aio.counts().wakes, 0, 0)
+        with pytest.raises(BadTypeError):
+            aio.camonitor(ioc["ao"], None)  # type: ignore[call-overload]
+        with pytest.raises(BadValueError):
+            aio.camonitor(ioc["ao"], never, format=9)
+
+    run(main())
+
+
+def test_purging_closes_subscriptions_and_channels(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        told: list[Any] = []
+        await aio.connect(ioc["longin"])
+        subscription = aio.camonitor(ioc["longout"], told.append)
+        await until(lambda: told)
+        infos = {info.name: info for info in aio.get_channel_infos()}
+        assert infos[ioc["longout"]] == (ioc["longout"], True, 1)
+        assert infos[ioc["longin"]].subscriber_count == 0
+        aio.purge_channel_caches()
+        assert aio.get_channel_infos() == []
+        assert subscription.state == subscription.CLOSED
+        assert await aio.caget(ioc["longin"]) == -3
+
+    run(main())
+
+
+def test_values_can_be_pickled_and_have_only_their_fields(ioc: SoftIOC) -> None:
+    async def main() -> Any:
+        return await aio.caget([ioc["ai"], ioc["stringin"], ioc["longin"]], format=aio.FORMAT_TIME)
+
+    values = run(main())
+    for value in values:
+        again = pickle.loads(pickle.dumps(value))
+        assert again == value
+        assert (again.name, again.timestamp) == (value.name, value.timestamp)
+        assert not hasattr(value, "units")
+    nothing = pickle.loads(pickle.dumps(aio.CANothing("x", 80)))
+    assert (nothing.name, nothing.errorcode, nothing.ok, bool(nothing)) == ("x", 80, False, False)
+
+
+def test_exit_with_everything_open(ioc: SoftIOC) -> None:
+    from support import run_python
+
+    script = """
+        import asyncio, sys
+        from epicsx import aio
+        P = sys.argv[1]
+        async def main():
+            aio.camonitor(P + "cnt:100hz", lambda value: None)
+            flow = aio.updates(P + "cnt:100hz")
+            await anext(flow)
+            asyncio.ensure_future(aio.caput(P + "slow2", 1, wait=True))
+            await asyncio.sleep(0.05)
+            print("over")
+        asyncio.run(main())
+    """
+    result = run_python(script, ioc.prefix, env={**ioc.env, "PYTHONWARNINGS": "error"})
+    assert result.stdout == "over\n"
+    lines = [line for line in result.stderr.splitlines() if "waited for it are lost" not in line]
+    assert lines == []
+    with contextlib.suppress(AssertionError):
+        idle(ioc, "slow2")
