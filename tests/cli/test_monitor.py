@@ -158,6 +158,14 @@ def test_duration(commands: Commands) -> None:
     assert (code, lines) == (1, [f"{PREFIX + 'nobody':<30} *** Not connected (PV not found)"])
 
 
+def test_waits_of_ages(tools_env: dict[str, str], ours: Start) -> None:
+    words = ("camonitor", "-w", "1e10", "--duration", "1e300", PREFIX + "ten")
+    with running([Case(words)], ours, tools_env) as [monitor]:
+        wait_until(monitor.has(3), 30.0)
+        assert monitor.end() == 130
+        assert monitor.errors == b""
+
+
 def test_every_is_at_most_one_line_in_so_long(tools_env: dict[str, str], ours: Start) -> None:
     case = Case(("camonitor", "-tn", "--every", "0.2", PREFIX + "fast"), first=4)
     began = monotonic()

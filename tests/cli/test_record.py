@@ -314,6 +314,10 @@ def test_many_that_are_not_found(
         (["fast", "-o", "FILE", "--seconds", "0"], "above 0"),
         (["fast", "-o", "FILE", "--frames", "1.5"], "whole number"),
         (["fast", "-o", "FILE", "--reduce", "median"], "mean, minmax or decimate:N"),
+        (
+            ["fast", "-o", "FILE", "--reduce", "decimate:99999999999999999999999"],
+            "below 1000000000",
+        ),
         (["fast", "-o", "FILE", "--append", "--overwrite"], "not allowed with"),
         (["", "-o", "FILE"], "name"),
         (["x" * 1100, "-o", "FILE"], "name"),

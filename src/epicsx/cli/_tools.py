@@ -31,11 +31,16 @@ __all__ = [
     "guarded",
     "interval",
     "number_of",
+    "one_line",
     "opened",
+    "some_seconds",
     "tool_epilog",
 ]
 
 MOST_DIGITS = 18
+
+LONGEST = 1e9
+"""Seconds, some 31 years: a longer wait is as long as this, as locks and the core take none of 292 years."""
 
 EXIT_CODES = """\
 Exit codes:
@@ -64,7 +69,12 @@ def _number(text: str, least: float, what: str) -> float:
         value = -1.0
     if not least <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{what} is wanted, not {text!r}")
-    return value
+    return min(value, LONGEST)
+
+
+def some_seconds(text: str) -> float:
+    """Seconds, more than 0."""
+    return _number(text, 5e-324, "a number of seconds above 0")
 
 
 def wait_time(text: str) -> float:
@@ -299,12 +309,15 @@ class Output:
     def write(self, text: str, encoding: str = "latin-1") -> None:
         """Write all of `text`; by the system call, as a lock of Python's could keep the interpreter from ending."""
         raw = text.encode(encoding, "surrogateescape")
-        while raw:
-            raw = raw[os.write(self._fd, raw) :]
+        try:
+            while raw:
+                raw = raw[os.write(self._fd, raw) :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def guarded(command: str, do: Callable[[], int]) -> int:
-    """What `do` returns; what goes wrong in it is one line on stderr."""
+    """What `do` returns; what goes wrong is one line on stderr. Errors of standard output are left to `main`."""
     import logging
 
     from .._dbr import set_encoding
@@ -317,21 +330,21 @@ def guarded(command: str, do: Callable[[], int]) -> int:
     logger.propagate = False
     try:
         return do()
-    except BrokenPipeError as error:
-        if not isinstance(error, CAError):
-            raise
-        return complain(command, error)
     except Failure as failure:
         return complain(command, failure, failure.code)
-    except (CAError, OSError) as error:
+    except CAError as error:
         return complain(command, error)
 
 
 def complain(command: str, text: object, code: int = 1) -> int:
-    """Say what is wrong in one line on stderr, and give `code` back."""
-    line = harmless(" ".join(str(text).split("\n")))
-    print(f"epicsx {command}: {line}".encode(errors="backslashreplace").decode(), file=sys.stderr)
+    """Say what is wrong in one line on stderr, and give `code` back. Of no command where `command` is empty."""
+    print(f"{' '.join(['epicsx', *command.split()])}: {one_line(text)}", file=sys.stderr)
     return code
+
+
+def one_line(text: object) -> str:
+    """`text` in one line, with what does not print escaped: names and files may hold what a terminal obeys."""
+    return harmless(" ".join(str(text).split("\n")))
 
 
 # ---------------------------------------------------------------------- finding

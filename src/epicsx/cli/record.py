@@ -11,12 +11,12 @@ Ctrl-C or SIGTERM, which end it as well as the time does: all is written.
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import signal
-import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from ._tools import complain, one_line, some_seconds
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -42,16 +42,6 @@ FIRST_SECONDS = 2.0
 """How long a first frame of each array is waited for before the file is laid out without it."""
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"a number of seconds above 0 is wanted, not {text!r}")
-    return value
-
-
 def _whole(text: str) -> int:
     if not re.fullmatch(r"\d+", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a whole number above 0 is wanted, not {text!r}")
@@ -59,8 +49,11 @@ def _whole(text: str) -> int:
 
 
 def _reducer(text: str) -> str:
-    if not re.fullmatch(r"mean|minmax|decimate:0*[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"mean, minmax or decimate:N is wanted, not {text!r}")
+    # An array has at most 2**32 - 1 elements.
+    if not re.fullmatch(r"mean|minmax|decimate:0*[1-9]\d{0,8}", text):
+        raise argparse.ArgumentTypeError(
+            f"mean, minmax or decimate:N with N below 1000000000 is wanted, not {text!r}"
+        )
     return text
 
 
@@ -70,7 +63,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("pvs", nargs="+", metavar="PV", help="what is recorded: numbers and arrays of numbers")
     add("-o", "--output", required=True, metavar="FILE", help="the HDF5 file")
-    add("--seconds", type=_seconds, metavar="S", help="end after S seconds of recording")
+    add("--seconds", type=some_seconds, metavar="S", help="end after S seconds of recording")
     add(
         "--frames",
         type=_whole,
@@ -89,7 +82,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--timeout",
-        type=_seconds,
+        type=some_seconds,
         default=5.0,
         metavar="S",
         help="how long to look for the PVs before it begins (default: %(default)g); "
@@ -106,8 +99,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _complain(text: object, code: int = 2) -> int:
-    print(f"epicsx record: {text}", file=sys.stderr)
-    return code
+    return complain("record", text, code)
 
 
 def _told(error: OSError | ValueError) -> str:
@@ -331,6 +323,6 @@ def _record(
             n = len(recording.rows.names)
             what = f"{n} scalar{'s' * (n != 1)}: {track.taken} rows"
         else:
-            what = f"{getattr(track, 'name', '')}: {track.taken} frames"
+            what = f"{one_line(getattr(track, 'name', ''))}: {track.taken} frames"
         print(f"{what}, {track.bytes / 1e6:.1f} MB, lost {missing}")
     return 1 if lost or recording.failed or recording.late else 0
