@@ -173,6 +173,9 @@ def test_bench_hands_its_words_on() -> None:
         [*words, "--rows", "nothing"], capture_output=True, text=True, timeout=60
     )
     assert refused.returncode == 1 and "no such row: nothing" in refused.stderr
+    unknown = subprocess.run([*words, "--nosuch"], capture_output=True, text=True, timeout=60)
+    assert (unknown.returncode, unknown.stdout, unknown.stderr.count("\n")) == (2, "", 1)
+    assert "unrecognized arguments: --nosuch" in unknown.stderr
 
 
 # ---- repeater

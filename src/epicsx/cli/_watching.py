@@ -47,6 +47,8 @@ HISTORY = 4096
 
 PLOT_EVERY = 0.5
 RATE_EVERY = 1.0
+JUST = 0.01
+"""The part of a period that has no lines of its own at the end."""
 
 
 class Watched:
@@ -178,6 +180,7 @@ class Rate(Aside, View):
         self.pvs: list[Watched] = []
         self._seen: dict[Watched, int] = {}
         self._since: dict[Watched, float] = {}
+        self._told = monotonic()
 
     def begin(self) -> str:
         if self.options.csv:
@@ -192,6 +195,7 @@ class Rate(Aside, View):
 
     def tick(self) -> str:
         lines, now = [], monotonic()
+        self._told = now
         for pv in self.pvs:
             updates = self._seen.pop(pv, 0)
             seconds = now - self._since.get(pv, now)
@@ -215,6 +219,10 @@ class Rate(Aside, View):
                 line = f"{named(pv.name, 1, self.how)}{rate:10.1f} /s\n"
             lines.append(line)
         return "".join(lines)
+
+    def end(self) -> str:
+        """The lines of the last period, which is not whole; none if one has just ended."""
+        return self.tick() if monotonic() - self._told > JUST * (self.period or 0.0) else ""
 
 
 class Plot(Aside, View):

@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import re
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +149,7 @@ class _Recording:
         self.rows: RowTrack | None = None
         self.failed = False
         self._refused: set[str] = set()
+        self._scalars: list[Channel] = []
         self._open: list[Any] = []
         try:
             for name in dict.fromkeys(options.pvs):
@@ -195,6 +198,8 @@ class _Recording:
             self.rows.ask_units(scalars)
             if scalars:
                 self.rows.add(self._recorder(scalars))
+                self._scalars += scalars
+                self.look_at_rights()
         return [*self.arrays.values(), *([self.rows] if self.rows else [])]
 
     def _stream(self, channel: Channel) -> Stream:
@@ -233,13 +238,33 @@ class _Recording:
                 track.stream, track.decides = self._stream(channel), True
             elif self.rows is not None:
                 self.rows.add(self._recorder([channel]))
+                self._scalars.append(channel)
+        self.look_at_rights()
+
+    def look_at_rights(self) -> None:
+        """Tell which scalars cannot be read: a recorder has no error for that, as an array has."""
+        for channel in self._scalars:
+            if channel.connected and not channel.access & 1:
+                self._refuse(channel.name, f"'{channel.name}': the server gives no read access")
 
     def refused(self, track: FrameTrack | RowTrack, error: CAError) -> None:
         """Tell once that a PV cannot be read; it may be allowed later."""
+        self._refuse(error.name or "", error)
+
+    def _refuse(self, name: str, told: object) -> None:
         self.failed = True
-        if error.name not in self._refused:
-            self._refused.add(error.name)
-            _complain(error)
+        if name not in self._refused:
+            self._refused.add(name)
+            _complain(told)
+
+    def logged(self, text: str) -> None:
+        """Tell what the core would log, but what `look_at_rights` tells."""
+        from ..enums import ECA
+
+        if "no value from the server" not in text:
+            _complain(text)
+        elif f"ECA status {int(ECA.NORDACCESS)}" not in text:
+            self._refuse(text, text)
 
     def close(self) -> None:
         for each in (*self._open, *self.channels):
@@ -264,11 +289,31 @@ def run(options: argparse.Namespace) -> int:
         except CAError as error:
             return _complain(error)
         try:
-            return _record(options, mode, recording, signals)
+            with _logged(recording):
+                return _record(options, mode, recording, signals)
         except KeyboardInterrupt:
             return _complain("interrupted: what was not written yet is lost", 130)
         finally:
             recording.close()
+
+
+@contextmanager
+def _logged(recording: _Recording) -> Iterator[None]:
+    """What is logged meanwhile goes to the recording."""
+    import logging
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            recording.logged(record.getMessage())
+
+    logger, handler = logging.getLogger("epicsx"), Handler(logging.WARNING)
+    before, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
 
 
 def _refuse(path: str, error: OSError | ValueError) -> int:
@@ -312,6 +357,7 @@ def _record(
         return _complain(error, 1)
     except OSError as error:
         return _complain(f"{options.output} cannot be written: {_told(error)}", 1)
+    recording.look_at_rights()
     lost = 0
     for track in writer.tracks:
         ledger = track.noted
