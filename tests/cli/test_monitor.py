@@ -10,7 +10,7 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -283,26 +283,44 @@ def test_a_reader_that_has_gone(tools_env: dict[str, str]) -> None:
         assert monitor.stderr.read() == b""
 
 
-def test_ctrl_c_while_the_reader_takes_nothing(tools_env: dict[str, str]) -> None:
+@pytest.fixture
+def full_pipe() -> Iterator[int]:
+    """Give the end to write to of a pipe that is full, and that nobody reads."""
     read, write = os.pipe()
+    os.set_blocking(write, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(write, b"\0" * 4096)
+    os.set_blocking(write, True)
+    yield write
+    os.close(read)
+    os.close(write)
+
+
+@pytest.mark.parametrize("words", [["-w", "0.5"], ["--csv"], ["--rate", "--every", "0.2"]])
+def test_duration_ends_though_the_reader_takes_nothing(
+    tools_env: dict[str, str], full_pipe: int, words: list[str]
+) -> None:
+    words = [*EPICSX, "monitor", *words, "--duration", "1", PREFIX + "fast"]
+    env = {**os.environ, **tools_env}
+    with subprocess.Popen(words, stdout=full_pipe, stderr=subprocess.PIPE, env=env) as monitor:
+        assert monitor.wait(30.0) == 1
+        told = b"epicsx monitor: standard output is not read: ended without its last lines\n"
+        assert monitor.stderr is not None and monitor.stderr.read() == told
+
+
+def test_ctrl_c_while_the_reader_takes_nothing(tools_env: dict[str, str], full_pipe: int) -> None:
     words = [*EPICSX, "monitor", "-#", "8", PREFIX + "fast"]
     start = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     env = {**os.environ, **tools_env}
     with subprocess.Popen(
-        words, stdout=write, stderr=subprocess.PIPE, env=env, preexec_fn=start
+        words, stdout=full_pipe, stderr=subprocess.PIPE, env=env, preexec_fn=start
     ) as monitor:
-        os.set_blocking(write, False)
-        with suppress(BlockingIOError):  # now it is full, and the first line waits
-            while True:
-                os.write(write, b"\0" * 4096)
-        os.set_blocking(write, True)
         wchan = f"/proc/{monitor.pid}/task"
         wait_until(lambda: _somebody_writes(wchan), 30.0)
         monitor.send_signal(signal.SIGINT)
         assert monitor.wait(30.0) == 130
         assert monitor.stderr is not None and b"Fatal" not in monitor.stderr.read()
-    os.close(read)
-    os.close(write)
 
 
 def _somebody_writes(tasks: str) -> bool:

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ._format import Format, harmless, type_name
@@ -38,6 +39,9 @@ __all__ = [
 ]
 
 MOST_DIGITS = 18
+
+AT_ONCE = 65536
+"""Bytes of one system call: whether a slow reader takes any is seen from one to the next."""
 
 LONGEST = 1e9
 """Seconds, some 31 years: a longer wait is as long as this, as locks and the core take none of 292 years."""
@@ -305,15 +309,20 @@ class Output:
         sys.stdout.flush()
         self._fd = sys.stdout.fileno()
         self.terminal = os.isatty(self._fd)
+        self.waiting_since: float | None = None
+        """When a write began, by the monotonic clock, that is not done; None if there is none."""
 
     def write(self, text: str, encoding: str = "latin-1") -> None:
         """Write all of `text`; by the system call, as a lock of Python's could keep the interpreter from ending."""
-        raw = text.encode(encoding, "surrogateescape")
+        raw = memoryview(text.encode(encoding, "surrogateescape"))
         try:
             while raw:
-                raw = raw[os.write(self._fd, raw) :]
+                self.waiting_since = monotonic()
+                raw = raw[os.write(self._fd, raw[:AT_ONCE]) :]
         except OSError as error:
             raise OSError(error.errno, error.strerror, "standard output") from None
+        finally:
+            self.waiting_since = None
 
 
 def guarded(command: str, do: Callable[[], int]) -> int:
@@ -377,8 +386,6 @@ def find(channels: Sequence[Channel], timeout: float | None) -> list[Channel]:
 
     If that takes long, a line on the terminal tells how many were found; in a pipe none does.
     """
-    from time import monotonic
-
     from .. import _bulk
 
     cores = [channel._core for channel in channels]
