@@ -659,7 +659,7 @@ def test_bad_options_are_code_2(words: list[str], capsys: pytest.CaptureFixture[
         main(["doctor", *words])
     assert info.value.code == 2
     out, errors = capsys.readouterr()
-    assert out == "" and "error: " in errors
+    assert out == "" and errors.startswith("epicsx doctor: ") and errors.count("\n") == 1
 
 
 def test_help_reads_nothing_heavy() -> None:
