@@ -113,7 +113,16 @@ def test_run_leaves_a_closed_standard_output_to_its_script(tmp_path: Path) -> No
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
 @pytest.mark.parametrize(
-    "words", ["get tools:ao", "get -V", "completion bash", "doctor tools:ao", "RECORD", "DEMO"]
+    "words",
+    [
+        "get tools:ao",
+        "get -V",
+        "get --help",
+        "completion bash",
+        "doctor tools:ao",
+        "RECORD",
+        "DEMO",
+    ],
 )
 def test_a_full_disk_is_one_line_and_1(
     words: str, tools_env: dict[str, str], tmp_path: Path

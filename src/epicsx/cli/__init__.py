@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ._tools import complain, one_line
 
@@ -42,6 +42,12 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {one_line(message)} ({self.prog} --help tells more)\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:  # argparse would say nothing of a disk that is full
+            file.write(message)
+        else:
+            super()._print_message(message, file)
 
 
 def command_parser() -> argparse.ArgumentParser:
