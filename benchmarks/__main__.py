@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from . import client, environment, report, rows, run
 from .source import ARRAYS, Ioc
@@ -15,8 +16,15 @@ from .source import ARRAYS, Ioc
 PROGRAMS = ["c", "pyepics", "aioca", "epicsx", "native", "aio", "import"]
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {' '.join(message.split())} ({self.prog} --help tells more)\n")
+
+
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = _Parser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rows", help=f"comma-separated, of: {', '.join(rows.GROUPS)}")
     parser.add_argument("--programs", help=f"comma-separated, of: {', '.join(PROGRAMS)} (all)")
     parser.add_argument("--repeat", type=int, help="how often each is measured (3)")

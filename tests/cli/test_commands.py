@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -72,6 +74,92 @@ def test_the_names_of_the_c_tools_are_not_taken() -> None:
     assert scripts == 'epicsx = "epicsx.cli:main"'
 
 
+# ---- standard output and standard error that are closed, or full
+
+
+def _shell(words: str, *, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    line = f"{shlex.quote(sys.executable)} -m epicsx {words}"
+    return subprocess.run(
+        ["sh", "-c", line],
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+    )
+
+
+def test_a_closed_standard_error_goes_nowhere(tools_env: dict[str, str], tmp_path: Path) -> None:
+    found = _shell("get --csv -w 2 tools:ao tools:nobody 2>&-", env=tools_env)
+    assert (found.returncode, found.stderr) == (1, "")
+    head, row = found.stdout.splitlines()
+    assert head.startswith("name,") and row.startswith("tools:ao,")
+    path = tmp_path / "run.h5"
+    found = _shell(f"record tools:ten -o {path} --frames 2 0<&- 2>&-", env=tools_env)
+    assert found.returncode == 0 and found.stdout.startswith("1 scalar: ")
+
+
+@pytest.mark.parametrize("words", ["get x", "completion bash", "doctor x", "bench --quick"])
+def test_a_closed_standard_output_is_one_line_and_1(words: str) -> None:
+    found = _shell(f"{words} >&-")
+    assert (found.returncode, found.stderr) == (1, "epicsx: standard output is closed\n")
+
+
+def test_run_leaves_a_closed_standard_output_to_its_script(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nprint('x')\nprint('told', file=sys.stderr)\nsys.exit(3)\n")
+    found = _shell(f"run {script} >&-")
+    assert (found.returncode, found.stderr) == (3, "told\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "get tools:ao",
+        "get -V",
+        "get --help",
+        "completion bash",
+        "doctor tools:ao",
+        "RECORD",
+        "DEMO",
+    ],
+)
+def test_a_full_disk_is_one_line_and_1(
+    words: str, tools_env: dict[str, str], tmp_path: Path
+) -> None:
+    words = words.replace("RECORD", f"record tools:ten -o {tmp_path}/run.h5 --frames 2")
+    words = words.replace("DEMO", f"demo --pv tools:ten --seconds 1 --picture {tmp_path}/x.png")
+    found = _shell(f"{words} > /dev/full", env=tools_env)
+    command = words.split()[0]
+    told = rf"epicsx {command}: (standard output: )?No space left on device\n"
+    assert found.returncode == 1 and re.fullmatch(told, found.stderr), found.stderr
+
+
+# ---- control characters
+
+
+def test_messages_have_no_control_characters(tmp_path: Path) -> None:
+    odd = "a\x1b]0;b\x07"
+    for words in (
+        ["get", f"--{odd}", "x"],
+        ["get", odd, "-w", "0.05"],
+        ["record", "x", "-o", f"{tmp_path}/none{odd}/y"],
+        ["record", odd, "-o", f"{tmp_path}/x.h5", "--timeout", "0.05"],
+        ["snapshot", "diff", f"{tmp_path}/{odd}"],
+        ["doctor", "x", "--also", odd],
+        ["run", f"{tmp_path}/{odd}.py"],
+        [odd],
+    ):
+        done = run_python(
+            "import sys; from epicsx.cli import main; sys.exit(main(sys.argv[1:]))",
+            *words,
+            check=False,
+        )
+        assert done.returncode in (1, 2), words
+        assert "\\x1b" in done.stderr and "b\\x07" in done.stderr.replace("\\a", "\\x07"), words
+        assert done.stderr.count("\n") == 1 and done.stderr[:-1].isprintable(), words
+
+
 # ---- bench
 
 
@@ -94,6 +182,9 @@ def test_bench_hands_its_words_on() -> None:
         [*words, "--rows", "nothing"], capture_output=True, text=True, timeout=60
     )
     assert refused.returncode == 1 and "no such row: nothing" in refused.stderr
+    unknown = subprocess.run([*words, "--nosuch"], capture_output=True, text=True, timeout=60)
+    assert (unknown.returncode, unknown.stdout, unknown.stderr.count("\n")) == (2, "", 1)
+    assert "unrecognized arguments: --nosuch" in unknown.stderr
 
 
 # ---- repeater

@@ -296,7 +296,7 @@ def test_no_access_is_one_line(demo: Callable[..., Demo], ioc: SoftIOC) -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--seconds", "soon"], "a number is wanted"),
+        (["--seconds", "soon"], "a number of seconds above 0 is wanted"),
         (["--seconds", "0"], "above 0"),
         (["--seconds", "nan"], "above 0"),
         (["--image-rate", "3"], "1, 2, 5 or 10 to 100"),

@@ -290,6 +290,19 @@ def _listens(pid: int) -> bool:
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
+def test_a_scalar_that_may_not_be_read(
+    tools_env: dict[str, str], record: Callable[..., Command], tmp_path: Path
+) -> None:
+    path = tmp_path / "run.h5"
+    names = ["tools:w:none", "tools:ten"]
+    code, out, errors = record(*names, "-o", path, "--frames", 3, env=tools_env).finish()
+    assert (code, errors) == (
+        1,
+        "epicsx record: 'tools:w:none': the server gives no read access\n",
+    )
+    assert re.search(r"^2 scalars: \d+ rows, ", out, re.MULTILINE)
+
+
 def test_many_that_are_not_found(
     running: SoftIOC, record: Callable[..., Command], tmp_path: Path
 ) -> None:
@@ -314,6 +327,10 @@ def test_many_that_are_not_found(
         (["fast", "-o", "FILE", "--seconds", "0"], "above 0"),
         (["fast", "-o", "FILE", "--frames", "1.5"], "whole number"),
         (["fast", "-o", "FILE", "--reduce", "median"], "mean, minmax or decimate:N"),
+        (
+            ["fast", "-o", "FILE", "--reduce", "decimate:99999999999999999999999"],
+            "below 1000000000",
+        ),
         (["fast", "-o", "FILE", "--append", "--overwrite"], "not allowed with"),
         (["", "-o", "FILE"], "name"),
         (["x" * 1100, "-o", "FILE"], "name"),

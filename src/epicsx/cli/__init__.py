@@ -12,8 +12,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from ._tools import complain, one_line
 
 __all__ = ["COMMANDS", "command_parser", "main"]
 
@@ -38,8 +41,13 @@ class _Parser(argparse.ArgumentParser):
     """One that says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        message = " ".join(message.split())
-        self.exit(2, f"{self.prog}: {message} ({self.prog} --help tells more)\n")
+        self.exit(2, f"{self.prog}: {one_line(message)} ({self.prog} --help tells more)\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:  # argparse would say nothing of a disk that is full
+            file.write(message)
+        else:
+            super()._print_message(message, file)
 
 
 def command_parser() -> argparse.ArgumentParser:
@@ -69,28 +77,74 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv`, by default that of the process, and return its exit code."""
+    """Run the command line `argv`, by default that of the process, and return its exit code.
+
+    Errors of standard output are told here, once for all commands. One that is closed is no place for what was asked
+    for, so that nothing is done then; but `run` leaves it to the script.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
-    rest: list[str] = []
     first = words[0] if words else ""
-    script = first == "run"
+    if not _open_streams() and first != "run":
+        return complain("", "standard output is closed")
     try:
-        parser, commands = _parsers()
-        if first in commands:
-            module = sys.modules[f"{__name__}.{first}"]
-            if hasattr(module, "split"):
-                words[1:], rest = module.split(commands[first], words[1:])
-        options, unknown = parser.parse_known_args(words, argparse.Namespace(rest=rest))
-        if unknown:
-            commands.get(first, parser).error(f"unrecognized arguments: {' '.join(unknown)}")
-        code: int = options.run(options)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Who read our output has gone; without this the interpreter complains again at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        try:
+            return _run(first, words)
+        except SystemExit:  # argparse's, after help or -V
+            if first != "run":
+                _flush()
+            raise
+    except OSError as error:
+        return _unwritten(first if first in COMMANDS else "", error)
     except KeyboardInterrupt:
-        if script:
+        if first == "run":
             raise
         return 130
+
+
+def _run(first: str, words: list[str]) -> int:
+    rest: list[str] = []
+    parser, commands = _parsers()
+    if first in commands:
+        module = sys.modules[f"{__name__}.{first}"]
+        if hasattr(module, "split"):
+            words[1:], rest = module.split(commands[first], words[1:])
+    options, unknown = parser.parse_known_args(words, argparse.Namespace(rest=rest))
+    if unknown:
+        commands.get(first, parser).error(f"unrecognized arguments: {' '.join(unknown)}")
+    code: int = options.run(options)
+    _flush()
     return code
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from None
+
+
+def _open_streams() -> bool:
+    """Whether there is a standard output. What is closed is the null device from now on.
+
+    Descriptors too, lowest first: else a file or a circuit would get the number, and what C or Python writes there.
+    """
+    there = sys.stdout is not None
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            file = open(os.devnull, mode, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+            os.set_inheritable(file.fileno(), file.fileno() < 3)
+            setattr(sys, name, file)
+    return there
+
+
+def _unwritten(command: str, error: OSError) -> int:
+    """Tell that output cannot be written; nothing where its reader has gone. The exit code."""
+    # What is left would be written again at the interpreter's end, which would complain again.
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return 1
+    told = error.strerror or str(error)
+    with suppress(OSError):  # as standard error may be the same full disk
+        complain(command, f"{error.filename}: {told}" if error.filename else told)
+    return 1

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ._format import Format, harmless, type_name
@@ -31,11 +32,19 @@ __all__ = [
     "guarded",
     "interval",
     "number_of",
+    "one_line",
     "opened",
+    "some_seconds",
     "tool_epilog",
 ]
 
 MOST_DIGITS = 18
+
+AT_ONCE = 65536
+"""Bytes of one system call: whether a slow reader takes any is seen from one to the next."""
+
+LONGEST = 1e9
+"""Seconds, some 31 years: a longer wait is as long as this, as locks and the core take none of 292 years."""
 
 EXIT_CODES = """\
 Exit codes:
@@ -64,7 +73,12 @@ def _number(text: str, least: float, what: str) -> float:
         value = -1.0
     if not least <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{what} is wanted, not {text!r}")
-    return value
+    return min(value, LONGEST)
+
+
+def some_seconds(text: str) -> float:
+    """Seconds, more than 0."""
+    return _number(text, 5e-324, "a number of seconds above 0")
 
 
 def wait_time(text: str) -> float:
@@ -295,16 +309,24 @@ class Output:
         sys.stdout.flush()
         self._fd = sys.stdout.fileno()
         self.terminal = os.isatty(self._fd)
+        self.waiting_since: float | None = None
+        """When a write began, by the monotonic clock, that is not done; None if there is none."""
 
     def write(self, text: str, encoding: str = "latin-1") -> None:
         """Write all of `text`; by the system call, as a lock of Python's could keep the interpreter from ending."""
-        raw = text.encode(encoding, "surrogateescape")
-        while raw:
-            raw = raw[os.write(self._fd, raw) :]
+        raw = memoryview(text.encode(encoding, "surrogateescape"))
+        try:
+            while raw:
+                self.waiting_since = monotonic()
+                raw = raw[os.write(self._fd, raw[:AT_ONCE]) :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, "standard output") from None
+        finally:
+            self.waiting_since = None
 
 
 def guarded(command: str, do: Callable[[], int]) -> int:
-    """What `do` returns; what goes wrong in it is one line on stderr."""
+    """What `do` returns; what goes wrong is one line on stderr. Errors of standard output are left to `main`."""
     import logging
 
     from .._dbr import set_encoding
@@ -317,21 +339,21 @@ def guarded(command: str, do: Callable[[], int]) -> int:
     logger.propagate = False
     try:
         return do()
-    except BrokenPipeError as error:
-        if not isinstance(error, CAError):
-            raise
-        return complain(command, error)
     except Failure as failure:
         return complain(command, failure, failure.code)
-    except (CAError, OSError) as error:
+    except CAError as error:
         return complain(command, error)
 
 
 def complain(command: str, text: object, code: int = 1) -> int:
-    """Say what is wrong in one line on stderr, and give `code` back."""
-    line = harmless(" ".join(str(text).split("\n")))
-    print(f"epicsx {command}: {line}".encode(errors="backslashreplace").decode(), file=sys.stderr)
+    """Say what is wrong in one line on stderr, and give `code` back. Of no command where `command` is empty."""
+    print(f"{' '.join(['epicsx', *command.split()])}: {one_line(text)}", file=sys.stderr)
     return code
+
+
+def one_line(text: object) -> str:
+    """`text` in one line, with what does not print escaped: names and files may hold what a terminal obeys."""
+    return harmless(" ".join(str(text).split("\n")))
 
 
 # ---------------------------------------------------------------------- finding
@@ -364,8 +386,6 @@ def find(channels: Sequence[Channel], timeout: float | None) -> list[Channel]:
 
     If that takes long, a line on the terminal tells how many were found; in a pipe none does.
     """
-    from time import monotonic
-
     from .. import _bulk
 
     cores = [channel._core for channel in channels]

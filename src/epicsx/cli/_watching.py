@@ -3,7 +3,8 @@
 Threads
     Updates and connection news come on the dispatcher, which writes the lines itself: so a reader that is slow holds up
     the dispatcher alone, and the queues of epicsx, which are bounded, count what is lost. The main thread waits, for
-    Ctrl-C too, and does what goes by the clock. Both take the lock to write; the main thread never while it ends.
+    Ctrl-C too, and does what goes by the clock. Both take the lock to write; the main thread never after Ctrl-C. With
+    --duration one more thread sees to it that the process ends where its reader takes nothing.
 
 Lifetime
     A `Watch` holds its channels and subscriptions until `close`.
@@ -12,8 +13,13 @@ Lifetime
 from __future__ import annotations
 
 import argparse
+import os
+import select
+import sys
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any
@@ -40,13 +46,17 @@ if TYPE_CHECKING:
     from .._sample import Sample
     from ._tools import Output
 
-__all__ = ["Watch", "view_of"]
+__all__ = ["Watch", "ending", "view_of"]
 
 HISTORY = 4096
 """How many updates of a number a plot shows."""
 
 PLOT_EVERY = 0.5
 RATE_EVERY = 1.0
+GRACE = 1.0
+"""Seconds for which a reader may take nothing after the end."""
+JUST = 0.01
+"""The part of a period that has no lines of its own at the end."""
 
 
 class Watched:
@@ -178,6 +188,7 @@ class Rate(Aside, View):
         self.pvs: list[Watched] = []
         self._seen: dict[Watched, int] = {}
         self._since: dict[Watched, float] = {}
+        self._told = monotonic()
 
     def begin(self) -> str:
         if self.options.csv:
@@ -192,6 +203,7 @@ class Rate(Aside, View):
 
     def tick(self) -> str:
         lines, now = [], monotonic()
+        self._told = now
         for pv in self.pvs:
             updates = self._seen.pop(pv, 0)
             seconds = now - self._since.get(pv, now)
@@ -215,6 +227,10 @@ class Rate(Aside, View):
                 line = f"{named(pv.name, 1, self.how)}{rate:10.1f} /s\n"
             lines.append(line)
         return "".join(lines)
+
+    def end(self) -> str:
+        """The lines of the last period, which is not whole; none if one has just ended."""
+        return self.tick() if monotonic() - self._told > JUST * (self.period or 0.0) else ""
 
 
 class Plot(Aside, View):
@@ -289,6 +305,34 @@ def view_of(options: argparse.Namespace, how: Format, output: Output) -> View:
 
 
 # ---------------------------------------------------------------------- watching
+
+
+@contextmanager
+def ending(output: Output, duration: float | None) -> Iterator[None]:
+    """End this process if, `duration` seconds from now and a grace later, a reader still takes nothing of a line.
+
+    A thread that stands in the system call cannot be ended otherwise, be it the dispatcher or the main one.
+    """
+    over = threading.Event()
+
+    def guard(seconds: float) -> None:
+        if over.wait(seconds + GRACE):
+            return
+        while not over.wait(0.1):
+            since = output.waiting_since
+            if since is not None and monotonic() - since >= GRACE:
+                # It may be the same pipe.
+                if select.select([], [sys.stderr], [], 0.0)[1]:
+                    complain("monitor", "standard output is not read: ended without its last lines")
+                os._exit(1)
+
+    if duration is not None:
+        name = "epicsx-monitor-end"
+        threading.Thread(target=guard, args=(duration,), name=name, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 class Watch:
@@ -410,6 +454,8 @@ class Watch:
                     # a period that was missed is not made up for
                     tick = max(tick + period, now)
                 if end is not None and now >= end:
+                    with self._lock:  # the line that is being written is not cut off (see ending)
+                        self._ended = True
                     break
                 due = [self._flush(now), end, look, tick]
                 left = min((d for d in due if d is not None), default=None)

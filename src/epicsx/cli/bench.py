@@ -10,6 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from ._tools import complain
+
 __all__ = ["arguments", "run", "split"]
 
 
@@ -37,16 +39,13 @@ def run(options: argparse.Namespace) -> int:
 
     root = source_tree()
     if root is None:
-        print(
-            "epicsx bench: the benchmarks are in the source tree only: clone it, and make bench",
-            file=sys.stderr,
+        return complain(
+            "bench", "the benchmarks are in the source tree only: clone it, and make bench", 2
         )
-        return 2
     sys.path.insert(0, str(root))
     sys.argv = ["python -m benchmarks", *options.rest]
     try:
         runpy.run_module("benchmarks", run_name="__main__", alter_sys=True)
     except ModuleNotFoundError as error:
-        print(f"epicsx bench: {error}: pip install 'epicsx[bench]'", file=sys.stderr)
-        return 2
+        return complain("bench", f"{error}: pip install 'epicsx[bench]'", 2)
     return 0

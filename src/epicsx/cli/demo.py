@@ -13,10 +13,10 @@ environment, and starts no IOC. It only reads them, unless you say --write.
 from __future__ import annotations
 
 import argparse
-import math
-import sys
 from collections.abc import Callable
 from importlib.util import find_spec
+
+from ._tools import complain, some_seconds
 
 __all__ = ["arguments", "run"]
 
@@ -50,13 +50,6 @@ def _number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"a number is wanted, not {text!r}") from None
 
 
-def _seconds(text: str) -> float:
-    value = _number(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"a number of seconds above 0 is wanted, not {text}")
-    return value
-
-
 def _rate(most: int) -> Callable[[str], float]:
     """A check of a rate: an IOC scans at its standard periods, and at shorter ones that it is given."""
 
@@ -75,7 +68,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--seconds",
-        type=_seconds,
+        type=some_seconds,
         default=10.0,
         metavar="S",
         help="how long it runs (default: %(default)g)",
@@ -93,7 +86,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--write", action="store_true", help="put, with wait, the value that was just read")
     add(
         "--timeout",
-        type=_seconds,
+        type=some_seconds,
         default=5.0,
         metavar="S",
         help="how long to look for them (default: %(default)g)",
@@ -115,8 +108,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _complain(text: object) -> int:
-    print(f"epicsx demo: {text}", file=sys.stderr)
-    return 2
+    return complain("demo", text, 2)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from ._tools import complain, some_seconds
 
 if TYPE_CHECKING:
     from .._doctor_findings import Finding
@@ -29,23 +30,13 @@ What each finding means, and what to do: docs/doctor.md.
 """
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"a number of seconds above 0 is wanted, not {text!r}")
-    return value
-
-
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog = EPILOG
     parser.add_argument("names", nargs="+", metavar="NAME", help="a PV")
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=some_seconds,
         default=2.0,
         metavar="S",
         help="seconds for each step, such as the search for all PVs (default: %(default)g)",
@@ -92,8 +83,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _complain(text: object) -> int:
-    print(f"epicsx doctor: {text}", file=sys.stderr)
-    return 2
+    return complain("doctor", text, 2)
 
 
 def _print(found: list[Finding], names: list[str]) -> None:

@@ -23,7 +23,8 @@ __all__ = ["arguments", "run", "split"]
 
 _MASKS = {"v": 1, "l": 2, "a": 4, "p": 8}
 NOTE = """\
-With --duration, 1 is also the exit code when a PV was never found or updates were lost.
+With --duration, 1 is also the exit code when a PV was never found, updates were lost,
+or nobody read the output at the end.
 """
 
 
@@ -100,15 +101,16 @@ def run(options: argparse.Namespace) -> int:
 
 def _monitor(options: argparse.Namespace) -> int:
     from ._tools import Failure, Output, timeout_of
-    from ._watching import Watch, view_of
+    from ._watching import Watch, ending, view_of
 
     if options.plot and options.rate:
         raise Failure("--plot and --rate exclude each other", 2)
     output = Output()
     view = view_of(options, chosen_format(options, output), output)
-    watch = Watch(options, view, output, timeout_of(options))
-    try:
-        watch.run()
-    finally:
-        watch.close()
+    with ending(output, options.duration):
+        watch = Watch(options, view, output, timeout_of(options))
+        try:
+            watch.run()
+        finally:
+            watch.close()
     return watch.code()

@@ -11,12 +11,14 @@ Ctrl-C or SIGTERM, which end it as well as the time does: all is written.
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import signal
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from ._tools import complain, one_line, some_seconds
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -42,16 +44,6 @@ FIRST_SECONDS = 2.0
 """How long a first frame of each array is waited for before the file is laid out without it."""
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"a number of seconds above 0 is wanted, not {text!r}")
-    return value
-
-
 def _whole(text: str) -> int:
     if not re.fullmatch(r"\d+", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a whole number above 0 is wanted, not {text!r}")
@@ -59,8 +51,11 @@ def _whole(text: str) -> int:
 
 
 def _reducer(text: str) -> str:
-    if not re.fullmatch(r"mean|minmax|decimate:0*[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"mean, minmax or decimate:N is wanted, not {text!r}")
+    # An array has at most 2**32 - 1 elements.
+    if not re.fullmatch(r"mean|minmax|decimate:0*[1-9]\d{0,8}", text):
+        raise argparse.ArgumentTypeError(
+            f"mean, minmax or decimate:N with N below 1000000000 is wanted, not {text!r}"
+        )
     return text
 
 
@@ -70,7 +65,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("pvs", nargs="+", metavar="PV", help="what is recorded: numbers and arrays of numbers")
     add("-o", "--output", required=True, metavar="FILE", help="the HDF5 file")
-    add("--seconds", type=_seconds, metavar="S", help="end after S seconds of recording")
+    add("--seconds", type=some_seconds, metavar="S", help="end after S seconds of recording")
     add(
         "--frames",
         type=_whole,
@@ -89,7 +84,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--timeout",
-        type=_seconds,
+        type=some_seconds,
         default=5.0,
         metavar="S",
         help="how long to look for the PVs before it begins (default: %(default)g); "
@@ -106,8 +101,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _complain(text: object, code: int = 2) -> int:
-    print(f"epicsx record: {text}", file=sys.stderr)
-    return code
+    return complain("record", text, code)
 
 
 def _told(error: OSError | ValueError) -> str:
@@ -155,6 +149,7 @@ class _Recording:
         self.rows: RowTrack | None = None
         self.failed = False
         self._refused: set[str] = set()
+        self._scalars: list[Channel] = []
         self._open: list[Any] = []
         try:
             for name in dict.fromkeys(options.pvs):
@@ -203,6 +198,8 @@ class _Recording:
             self.rows.ask_units(scalars)
             if scalars:
                 self.rows.add(self._recorder(scalars))
+                self._scalars += scalars
+                self.look_at_rights()
         return [*self.arrays.values(), *([self.rows] if self.rows else [])]
 
     def _stream(self, channel: Channel) -> Stream:
@@ -241,13 +238,33 @@ class _Recording:
                 track.stream, track.decides = self._stream(channel), True
             elif self.rows is not None:
                 self.rows.add(self._recorder([channel]))
+                self._scalars.append(channel)
+        self.look_at_rights()
+
+    def look_at_rights(self) -> None:
+        """Tell which scalars cannot be read: a recorder has no error for that, as an array has."""
+        for channel in self._scalars:
+            if channel.connected and not channel.access & 1:
+                self._refuse(channel.name, f"'{channel.name}': the server gives no read access")
 
     def refused(self, track: FrameTrack | RowTrack, error: CAError) -> None:
         """Tell once that a PV cannot be read; it may be allowed later."""
+        self._refuse(error.name or "", error)
+
+    def _refuse(self, name: str, told: object) -> None:
         self.failed = True
-        if error.name not in self._refused:
-            self._refused.add(error.name)
-            _complain(error)
+        if name not in self._refused:
+            self._refused.add(name)
+            _complain(told)
+
+    def logged(self, text: str) -> None:
+        """Tell what the core would log, but what `look_at_rights` tells."""
+        from ..enums import ECA
+
+        if "no value from the server" not in text:
+            _complain(text)
+        elif f"ECA status {int(ECA.NORDACCESS)}" not in text:
+            self._refuse(text, text)
 
     def close(self) -> None:
         for each in (*self._open, *self.channels):
@@ -272,11 +289,31 @@ def run(options: argparse.Namespace) -> int:
         except CAError as error:
             return _complain(error)
         try:
-            return _record(options, mode, recording, signals)
+            with _logged(recording):
+                return _record(options, mode, recording, signals)
         except KeyboardInterrupt:
             return _complain("interrupted: what was not written yet is lost", 130)
         finally:
             recording.close()
+
+
+@contextmanager
+def _logged(recording: _Recording) -> Iterator[None]:
+    """What is logged meanwhile goes to the recording."""
+    import logging
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            recording.logged(record.getMessage())
+
+    logger, handler = logging.getLogger("epicsx"), Handler(logging.WARNING)
+    before, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
 
 
 def _refuse(path: str, error: OSError | ValueError) -> int:
@@ -320,6 +357,7 @@ def _record(
         return _complain(error, 1)
     except OSError as error:
         return _complain(f"{options.output} cannot be written: {_told(error)}", 1)
+    recording.look_at_rights()
     lost = 0
     for track in writer.tracks:
         ledger = track.noted
@@ -331,6 +369,6 @@ def _record(
             n = len(recording.rows.names)
             what = f"{n} scalar{'s' * (n != 1)}: {track.taken} rows"
         else:
-            what = f"{getattr(track, 'name', '')}: {track.taken} frames"
+            what = f"{one_line(getattr(track, 'name', ''))}: {track.taken} frames"
         print(f"{what}, {track.bytes / 1e6:.1f} MB, lost {missing}")
     return 1 if lost or recording.failed or recording.late else 0

@@ -9,6 +9,8 @@ import argparse
 import os
 import sys
 
+from ._tools import complain
+
 __all__ = ["arguments", "run"]
 
 EPILOG = """\
@@ -30,13 +32,9 @@ def run(options: argparse.Namespace) -> int:
 
     path, port = _repeater.program(), _repeater.port()
     if not path.is_file():
-        print(f"epicsx repeater: there is no program {path}", file=sys.stderr)
-        return 2
+        return complain("repeater", f"there is no program {path}", 2)
     if not _repeater.port_is_free(port):
-        print(
-            f"epicsx repeater: UDP port {port} is taken: a repeater runs already", file=sys.stderr
-        )
-        return 1
+        return complain("repeater", f"UDP port {port} is taken: a repeater runs already")
     sys.stdout.flush()
     sys.stderr.flush()
     return os.execv(path, [str(path)])

@@ -20,6 +20,8 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader, Source
 from types import CodeType, ModuleType
 from typing import Any
 
+from ._tools import complain
+
 __all__ = ["arguments", "run", "split"]
 
 _former: list[ModuleType] = []  # the `__main__` before the script's, whose code is still running
@@ -163,8 +165,7 @@ def run(options: argparse.Namespace) -> int:
     except SystemExit:
         raise
     except _Missing as error:
-        print(f"epicsx run: {error}", file=sys.stderr)
-        return error.code
+        return complain("run", error, error.code)
     except BaseException as error:
         # Shown as Python itself does it, but without our own frames at the beginning.
         trace = error.__traceback__

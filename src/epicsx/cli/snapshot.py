@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import reprlib
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from ._tools import complain, one_line, wait_time
 
 if TYPE_CHECKING:
     from .._snapshot import Difference, Row, Snapshot
@@ -26,7 +27,7 @@ Exit codes:
   0    all was read, nothing differs, all was written
   1    some PVs could not be read or written, or differ
   2    bad usage: an option, a file that cannot be read or is no snapshot, no PV name;
-       or the snapshot could not be written, as on a full disk
+       or the file could not be written, as on a full disk
   130  interrupted by Ctrl-C
 """
 
@@ -51,7 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         made.set_defaults(do=do)
         made.add_argument(
             "--timeout",
-            type=_number,
+            type=wait_time,
             default=5.0,
             metavar="S",
             help="seconds for all PVs together, connecting included (default: %(default)g)",
@@ -109,28 +110,25 @@ def run(options: argparse.Namespace) -> int:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code: int = options.do(options)
-    except BrokenPipeError:
-        raise
     except UnicodeDecodeError:
         return _complain("the names are not a text in UTF-8")
-    except OSError as error:
-        if isinstance(error, CAError) or error.filename is None:
-            return _complain(error)
-        return _complain(f"{error.filename}: {error.strerror}")
     except CAError as error:
         return _complain(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _complain(f"{error.filename}: {error.strerror}")
     return code
 
 
 def _complain(text: object) -> int:
-    print(f"epicsx snapshot: {text}", file=sys.stderr)
-    return 2
+    return complain("snapshot", text, 2)
 
 
 def _tell(errors: Mapping[str, BaseException]) -> None:
     """One line for each PV that failed: the error names it."""
     for error in errors.values():
-        print(f"epicsx snapshot: {error}", file=sys.stderr)
+        complain("snapshot", error)
 
 
 # ---------------------------------------------------------------------- save
@@ -161,24 +159,14 @@ def _save(options: argparse.Namespace) -> int:
 
     taken = snapshot(dict.fromkeys(names), timeout=options.timeout)
     if options.output == "-":
-        _print(lines(taken))
+        sys.stdout.writelines(lines(taken))
     else:
         taken.save(options.output)
-        print(f"{len(taken) - len(taken.errors)} of {len(taken)} PVs saved in {options.output}")
+        print(
+            f"{len(taken) - len(taken.errors)} of {len(taken)} PVs saved in {one_line(options.output)}"
+        )
     _tell(taken.errors)
     return 1 if taken.errors else 0
-
-
-def _print(lines: Iterable[str]) -> None:
-    try:
-        sys.stdout.writelines(lines)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        # What is left would be written again at the interpreter's end, which would complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 # ---------------------------------------------------------------------- diff
@@ -192,7 +180,7 @@ def _diff(options: argparse.Namespace) -> int:
     after = before.again(timeout=options.timeout) if live else Snapshot.load(options.after)
     found = before.diff(after, rtol=options.rtol, atol=options.atol)
     for each in found:
-        print(f"{each.name}: {_change(each, before, after)}")
+        print(f"{one_line(each.name)}: {_change(each, before, after)}")
     neither = before.errors.keys() & after.errors.keys()
     _tell({name: error for name, error in after.errors.items() if name in neither})
     return 1 if found or neither else 0
@@ -243,6 +231,6 @@ def _restore(options: argparse.Namespace) -> int:
 
     wanted = Snapshot.load(options.snapshot)
     done = restore(wanted, timeout=options.timeout, wait=not options.no_wait, only=options.only)
-    print(f"{len(done.ok)} of {len(done)} PVs restored from {options.snapshot}")
+    print(f"{len(done.ok)} of {len(done)} PVs restored from {one_line(options.snapshot)}")
     _tell(done.errors)
     return 0 if done else 1
