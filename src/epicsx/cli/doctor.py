@@ -29,13 +29,18 @@ What each finding means, and what to do: docs/doctor.md.
 """
 
 
+LONGEST = 86400.0  # seconds; poll(2), beneath Python's sockets, counts milliseconds in an int
+
+
 def _seconds(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"a number of seconds above 0 is wanted, not {text!r}")
+    if not 0 < value <= LONGEST:
+        raise argparse.ArgumentTypeError(
+            f"a number of seconds above 0 and at most {LONGEST:.0f} is wanted, not {text!r}"
+        )
     return value
 
 
@@ -48,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=2.0,
         metavar="S",
-        help="seconds for each step, such as the search for all PVs (default: %(default)g)",
+        help="seconds for each step, such as the search for all PVs; up to a day (default: %(default)g)",
     )
     parser.add_argument(
         "--also",
