@@ -159,3 +159,8 @@ def test_a_server_that_died_can_be_stopped() -> None:
     served.stop()
     with pytest.raises(SoftIOCError, match="is stopped"):
         served.write("a", 2)
+
+
+def test_a_port_that_is_none() -> None:
+    with pytest.raises(ValueError, match="server_port=99999: a port from 5001 to 65535"):
+        PVSet({"a": 1}, server_port=99999)

@@ -16,7 +16,13 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from epicsx.testing.ports import FOREIGN_VARIABLES, LOOPBACK, client_environment, free_port
+from epicsx.testing.ports import (
+    FOREIGN_VARIABLES,
+    LOOPBACK,
+    checked_port,
+    client_environment,
+    free_port,
+)
 from epicsx.testing.repeater import Repeater
 from epicsx.testing.softioc import SoftIOCError, random_prefix
 
@@ -60,7 +66,7 @@ class PVSet:
     Raises
     ------
     ValueError
-        A PV cannot be served as it is told; the text says which and why.
+        A PV cannot be served as it is told; the text says which and why. Or a port is none from 5001 to 65535.
     SoftIOCError
         There is no caproto, or the server did not start.
     """
@@ -77,6 +83,8 @@ class PVSet:
     ) -> None:
         if importlib.util.find_spec("caproto") is None:
             raise SoftIOCError("this server needs caproto: pip install epicsx[test]")
+        checked_port(server_port, "server_port")
+        checked_port(repeater_port, "repeater_port")
         self._repeater = None
         if repeater_port is None:
             repeater_port = free_port()
