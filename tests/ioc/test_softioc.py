@@ -206,7 +206,7 @@ def test_write_takes_arrays(own_ioc: Starter) -> None:
         (numpy.array([1.0, 2.0, 3.5]), "1 2 3.5"),
         (numpy.arange(5), "0 1 2 3 4"),
         (numpy.array([True, False]), "1 0"),
-        ([True, 2], "1 2"),
+        ([True, numpy.bool_(True), numpy.int8(2)], "1 1 2"),
         ([numpy.int32(4), numpy.float32(0.5)], "4 0.5"),
         (array("d", [2.5, 3.5]), "2.5 3.5"),
         (range(1, 3), "1 2"),

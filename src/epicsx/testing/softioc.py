@@ -397,10 +397,10 @@ class SoftIOC:
             raise ValueError(f"{name}: an array of one dimension is wanted, not {value!r}")
         if hasattr(value, "tolist") and getattr(value, "ndim", 1) == 1:
             value = value.tolist()
-        many = list(value) if isinstance(value, (list, tuple, range)) else None
-        text = str(value) if many is None else json.dumps(many, default=_scalar)
-        if many is not None and any(isinstance(each, bool) for each in many):
-            text = json.dumps([int(each) if isinstance(each, bool) else each for each in many])
+        many: list[object] | None = None
+        if isinstance(value, (list, tuple, range)):
+            many = [_number(each) for each in value]
+        text = str(value) if many is None else json.dumps(many)
         command = f"dbpf {_word(self.prefix + name)} {_word(text)}"
         answer = re.match(r"DBF_(\w+)(?:\[(\d+)\])?:", self.shell(command, check=True))
         if answer is None:
@@ -700,11 +700,13 @@ def _as_file(db: Database, path: str) -> str:
     return given
 
 
-def _scalar(value: object) -> object:
-    """An element that is none of Python's own, such as a number of numpy, for JSON."""
+def _number(value: object) -> object:
+    """An element for JSON as `dbpf` takes it, which knows no `true`; of numpy's too."""
     if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"a number or a text is wanted, not {value!r}")
+        value = value.tolist()
+    if not isinstance(value, (int, float, str)):
+        raise TypeError(f"a number or a text is wanted, not {value!r}")
+    return int(value) if isinstance(value, bool) else value
 
 
 def _word(text: str) -> str:
