@@ -1,16 +1,18 @@
 """What libca makes of the environment: read as it reads it, told where it falls silently back to something else.
 
-Facts: libcom/src/env/envSubr.c, libcom/src/misc/aToIPAddr.c, ca/src/client/iocinf.cpp
-(configureChannelAccessAddressList), ca/src/client/cac.cpp (the constructor).
+Facts: libcom/src/env/envSubr.c, libcom/src/misc/epicsStdlib.c (epicsParseDouble), libcom/src/misc/aToIPAddr.c,
+ca/src/client/iocinf.cpp (configureChannelAccessAddressList), ca/src/client/cac.cpp (the constructor).
 """
 
 from __future__ import annotations
 
+import math
 import re
 import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -23,6 +25,18 @@ CONN_TMO = 30.0
 SMALLEST_ARRAY = 16384  # MAX_TCP of caProto.h
 EPICSX_ARRAY = 100_000_000  # what epicsx sets, for libca's flow control, if it is unset
 RESERVED_PORTS = 5000  # IPPORT_USERRESERVED: envGetInetPortConfigParam refuses up to it
+
+EPICS_EPOCH = 631152000  # 1990-01-01 in seconds of POSIX
+# What strtod takes, and blanks around it; epicsParseDouble refuses all else, such as units.
+NUMBER = re.compile(
+    r"""\s* (?P<sign>[+-]?) (?:
+        (?P<decimal> (?P<digits> [0-9]+\.?[0-9]* | \.[0-9]+ ) (?:e[+-]?[0-9]+)? )
+        | (?P<hexadecimal> 0x (?P<hexdigits> [0-9a-f]+\.?[0-9a-f]* | \.[0-9a-f]+ ) (?:p[+-]?[0-9]+)? )
+        | (?P<infinite> inf(?:inity)? )
+        | nan (?:\([0-9a-z_]*\))?
+    ) \s*""",
+    re.ASCII | re.IGNORECASE | re.VERBOSE,
+)
 
 KNOWN = frozenset(
     "EPICS_CA_" + name
@@ -110,8 +124,7 @@ def _port(seen: Mapping[str, str], name: str, default: int, found: list[Finding]
     text = seen.get(name)
     if text is None:
         return default
-    match = re.match(r"\s*([+-]?\d+)", text)  # sscanf("%ld")
-    number = int(match[1]) if match else -1
+    number = _whole(text)
     if RESERVED_PORTS < number <= 65535:
         return number
     found.append(
@@ -122,24 +135,54 @@ def _port(seen: Mapping[str, str], name: str, default: int, found: list[Finding]
     return default
 
 
+def _whole(text: str) -> int:
+    """What sscanf("%ld") takes; -1 if that is nothing."""
+    match = re.match(r"\s*([+-]?)([0-9]+)", text, re.ASCII)
+    if match is None:
+        return -1
+    # Python refuses to convert thousands of digits; 20 are more than a long holds already.
+    number = min(int(match[2].lstrip("0")[:20] or "0"), 2**63 - 1)
+    return -number if match[1] == "-" else number
+
+
+def _real(text: str) -> float | None:
+    """What epicsParseDouble takes; None if that is nothing."""
+    match = NUMBER.fullmatch(text)
+    if match is None:
+        return None
+    if not (match["decimal"] or match["hexadecimal"]):
+        number = math.inf if match["infinite"] else math.nan
+    else:
+        try:
+            given = match["hexadecimal"]
+            number = float.fromhex(given) if given else float(match["decimal"])
+        except OverflowError:
+            return None
+        # strtod's ERANGE
+        zero = not (match["digits"] or match["hexdigits"]).strip("0.")
+        if math.isinf(number) or (number < sys.float_info.min and not zero):
+            return None
+    return -number if match["sign"] == "-" else number
+
+
 def _conn_tmo(seen: Mapping[str, str], settings: Settings, found: list[Finding]) -> None:
     name = "EPICS_CA_CONN_TMO"
     text = seen.get(name)
-    if text is None:
+    if not text:  # empty is as unset: envGetConfigParamPtr
         return
-    match = re.match(r"\s*[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?)", text)
-    if match:
-        settings.conn_tmo = float(match[0])
-    if not match or settings.conn_tmo <= 0:
-        used = settings.conn_tmo
-        found.append(
-            finding(
-                "bad-conn-tmo",
-                f"{name}={shown(text)}: libca uses {used:g} s",
-                variable=name,
-                used=used,
-            )
+    number = _real(text)
+    if number is None:
+        told = f"{name}={shown(text)}: libca uses {CONN_TMO:g} s"
+        found.append(finding("bad-conn-tmo", told, variable=name, used=CONN_TMO))
+        return
+    settings.conn_tmo = number
+    # libca's timers count seconds since 1990 in 32 bits.
+    if not 0 < number < 2**32 - (time.time() - EPICS_EPOCH):
+        told = (
+            f"{name}={shown(text)}: libca takes {number:g} s, and drops connections that are well"
         )
+        used = number if math.isfinite(number) else f"{number:g}"  # JSON has no inf, no nan
+        found.append(finding("fatal-conn-tmo", told, variable=name, used=used))
 
 
 def _array_bytes(seen: Mapping[str, str], settings: Settings, found: list[Finding]) -> None:
@@ -152,8 +195,7 @@ def _array_bytes(seen: Mapping[str, str], settings: Settings, found: list[Findin
     text = seen.get(name, "")
     if not text:
         return
-    match = re.match(r"\s*([+-]?\d+)", text)
-    number = int(match[1]) if match else -1
+    number = _whole(text)
     settings.max_array_bytes = max(number, SMALLEST_ARRAY)
     if number < SMALLEST_ARRAY:
         told = f"{name}={shown(text)}: libca uses {SMALLEST_ARRAY}"
@@ -198,19 +240,19 @@ def address_of(text: str, port: int, timeout: float = 2.0) -> Address:
         raise BadAddress("ipv6-address", text, "an IPv6 address")
     host, colon, rest = text.partition(":")
     if colon:
-        if not re.fullmatch(r"\d+", rest) or int(rest) > 65535:
+        if not re.fullmatch("[0-9]+", rest) or _whole(rest) > 65535:
             raise BadAddress("bad-address", text, f"{shown(rest)} is no port")
-        port = int(rest)
+        port = _whole(rest)
     if not host:
         raise BadAddress("bad-address", text, "no host")
-    if re.fullmatch(r"\d+(\.\d+){3}", host):
-        if any(int(each) > 255 for each in host.split(".")):
+    if re.fullmatch(r"[0-9]+(\.[0-9]+){3}", host):
+        if any(_whole(each) > 255 for each in host.split(".")):
             raise BadAddress("bad-address", text, "a part of an address is at most 255")
-        return ".".join(str(int(each)) for each in host.split(".")), port
-    if re.fullmatch(r"\d+", host):  # the address as one number
-        if int(host) > 0xFFFFFFFF:
+        return ".".join(str(_whole(each)) for each in host.split(".")), port
+    if re.fullmatch("[0-9]+", host):  # the address as one number
+        if _whole(host) > 0xFFFFFFFF:
             raise BadAddress("bad-address", text, "no address")
-        return socket.inet_ntoa(struct.pack(">I", int(host))), port
+        return socket.inet_ntoa(struct.pack(">I", _whole(host))), port
     return _resolved(host, timeout), port
 
 

@@ -46,7 +46,11 @@ VERDICTS: dict[str, Verdict] = {
         "warning", "A port is a whole number from 5001 to 65535; libca takes the default instead."
     ),
     "bad-conn-tmo": Verdict(
-        "warning", "Give seconds, such as 30.0; libca takes 30 for what is no number."
+        "warning", "Give seconds, such as 30.0, without a unit; libca takes 30 for all else."
+    ),
+    "fatal-conn-tmo": Verdict(
+        "problem",
+        "It may be why connections are lost and gets fail. Give seconds above 0, such as 30.0, or unset it.",
     ),
     "bad-array-bytes": Verdict(
         "warning", "Give a number of bytes, 16384 or more, or leave it unset."

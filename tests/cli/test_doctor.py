@@ -127,7 +127,25 @@ def test_nothing_is_written_and_nothing_stays(hidden: SoftIOC, proxy: CAProxy) -
         ("bad-port", {"SERVER_PORT": "high"}, "SERVER_PORT='high': libca uses 5064"),
         ("bad-port", {"REPEATER_PORT": ""}, "REPEATER_PORT='': libca uses 5065"),
         ("bad-conn-tmo", {"CONN_TMO": "long"}, "CONN_TMO='long': libca uses 30 s"),
-        ("bad-conn-tmo", {"CONN_TMO": "-1"}, "CONN_TMO='-1': libca uses -1 s"),
+        ("bad-port", {"SERVER_PORT": "9" * 5000}, "libca uses 5064"),
+        ("bad-port", {"REPEATER_PORT": "-" + "9" * 5000}, "libca uses 5065"),
+        ("bad-address", {"ADDR_LIST": "127.0.0.1:" + "9" * 5000}, "is no port"),
+        ("bad-address", {"ADDR_LIST": "127.0.0." + "9" * 5000}, "at most 255"),
+        ("bad-address", {"ADDR_LIST": "9" * 5000}, "no address"),
+        ("bad-array-bytes", {"MAX_ARRAY_BYTES": "-" + "9" * 5000}, "libca uses 16384"),
+        ("bad-conn-tmo", {"CONN_TMO": "2.5 s"}, "CONN_TMO='2.5 s': libca uses 30 s"),
+        ("bad-conn-tmo", {"CONN_TMO": " "}, "CONN_TMO=' ': libca uses 30 s"),
+        ("bad-conn-tmo", {"CONN_TMO": "1e400"}, "CONN_TMO='1e400': libca uses 30 s"),
+        ("bad-conn-tmo", {"CONN_TMO": "-1e400"}, "CONN_TMO='-1e400': libca uses 30 s"),
+        ("bad-conn-tmo", {"CONN_TMO": "1e-400"}, "CONN_TMO='1e-400': libca uses 30 s"),
+        ("bad-conn-tmo", {"CONN_TMO": "0x1p5000"}, "CONN_TMO='0x1p5000': libca uses 30 s"),
+        ("bad-conn-tmo", {"CONN_TMO": "inf5"}, "CONN_TMO='inf5': libca uses 30 s"),
+        ("fatal-conn-tmo", {"CONN_TMO": "-1"}, "CONN_TMO='-1': libca takes -1 s, and drops"),
+        ("fatal-conn-tmo", {"CONN_TMO": "0"}, "CONN_TMO='0': libca takes 0 s"),
+        ("fatal-conn-tmo", {"CONN_TMO": "inf"}, "CONN_TMO='inf': libca takes inf s"),
+        ("fatal-conn-tmo", {"CONN_TMO": "-Infinity"}, "libca takes -inf s"),
+        ("fatal-conn-tmo", {"CONN_TMO": "nan"}, "CONN_TMO='nan': libca takes nan s"),
+        ("fatal-conn-tmo", {"CONN_TMO": "4e9"}, "CONN_TMO='4e9': libca takes 4e+09 s"),
         ("bad-array-bytes", {"MAX_ARRAY_BYTES": "10MB"}, "'10MB': libca uses 16384"),
         ("bad-array-bytes", {"MAX_ARRAY_BYTES": "many"}, "'many': libca uses 16384"),
         ("bad-switch", {"AUTO_ADDR_LIST": "No"}, "'No': libca takes it for YES"),
@@ -150,7 +168,7 @@ def test_what_is_right_with_the_environment() -> None:
         "EPICS_CA_AUTO_ADDR_LIST": "NO",
         "EPICS_CA_NAME_SERVERS": "127.0.0.1",
         "EPICS_CA_SERVER_PORT": " 5070 ",
-        "EPICS_CA_CONN_TMO": "2.5 s",
+        "EPICS_CA_CONN_TMO": " 2.5 ",
         "EPICS_CA_MAX_ARRAY_BYTES": "20000",
         "EPICS_CA_AUTO_ARRAY_BYTES": "no",
     }
@@ -164,6 +182,38 @@ def test_what_is_right_with_the_environment() -> None:
     settings, found = read_environment({})
     assert codes(found) == ["environment"]
     assert (settings.automatic, settings.addresses, settings.largest_message) == (True, [], None)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("", 30.0), ("0x10", 16.0), ("0x.8P1", 1.0), ("+.5", 0.5), ("2e9", 2e9)]
+)
+def test_conn_tmo_that_libca_takes(text: str, seconds: float) -> None:
+    settings, found = read_environment({"EPICS_CA_CONN_TMO": text})
+    assert codes(found) == ["environment"]
+    assert settings.conn_tmo == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("", False), ("0x10", False), ("2e9", False), ("inf", False), ("nan", False), ("4e9", False)]
+    + [(text, True) for text in ("1e400", "1e-400", "-1e400", "2.5 s", " ", "inf5", "0x1p5000")],
+)
+def test_libca_finds_a_number_where_we_do(hidden: SoftIOC, text: str, told: bool) -> None:
+    _, found = read_environment({"EPICS_CA_CONN_TMO": text})
+    assert ("bad-conn-tmo" in codes(found)) == told
+    name = hidden["x"]
+    code = (
+        f"import epicsx\ntry: epicsx.connect([{name!r}], timeout=20)\nexcept epicsx.CAError: pass"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **hidden.env, "EPICS_CA_CONN_TMO": text},
+        capture_output=True,
+        text=True,
+        timeout=120.0,
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("Unable to find a real number in EPICS_CA_CONN_TMO" in done.stderr) == told
 
 
 def test_an_address_of_our_own_has_reasons() -> None:
@@ -652,7 +702,12 @@ def test_bad_usage_is_one_line_and_code_2(
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["x", "--timeout", "0"], ["x", "--timeout", "soon"], ["x", "--colour"]]
+    "words",
+    [
+        [],
+        *(["x", "--timeout", text] for text in ("0", "soon", "1e10", "inf", "nan")),
+        ["x", "--colour"],
+    ],
 )
 def test_bad_options_are_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as info:

@@ -9,9 +9,11 @@ import socket
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy
 import pytest
 from support import run_python, start_python, threads_settle, wait_until
 from support.records import ELEMENT_TYPES, FAMILY
@@ -188,6 +190,67 @@ def test_write_and_read_texts_and_arrays(softioc_one: SoftIOC) -> None:
     assert "not found" in ioc.shell(f"dbgf {ioc['nosuch']}")
     with pytest.raises(ValueError, match="one command"):
         ioc.shell("dbl\ndbl")
+
+
+ARRAYS = """
+record(waveform, "$(P)w") { field(NELM, "5") field(FTVL, "DOUBLE") }
+record(waveform, "$(P)s") { field(NELM, "2") field(FTVL, "STRING") }
+record(waveform, "$(P)c") { field(NELM, "5") field(FTVL, "CHAR") }
+record(ao, "$(P)x") {}
+"""
+
+
+def test_write_takes_arrays(own_ioc: Starter) -> None:
+    ioc = own_ioc(ARRAYS)
+    for value, held in (
+        (numpy.array([1.0, 2.0, 3.5]), "1 2 3.5"),
+        (numpy.arange(5), "0 1 2 3 4"),
+        (numpy.array([True, False]), "1 0"),
+        ([True, numpy.bool_(True), numpy.int8(2)], "1 1 2"),
+        ([numpy.int32(4), numpy.float32(0.5)], "4 0.5"),
+        (array("d", [2.5, 3.5]), "2.5 3.5"),
+        (range(1, 3), "1 2"),
+        ((), "(empty)"),
+        ([7], "7"),
+    ):
+        ioc.write("w", value)
+        assert ioc.read("w") == held
+    ioc.write("s", numpy.array(["a", "b"]))
+    assert ioc.read("s").split() == ['"a"', '"b"']
+    ioc.write("c", "abcde")
+    assert ioc.read("c") == "abcde"
+    for scalar in (numpy.float64(2.5), numpy.array(2.5)):
+        ioc.write("x", 0)
+        ioc.write("x", scalar)
+        assert ioc.read("x") == "2.5"
+
+
+def test_write_says_what_was_not_stored(own_ioc: Starter) -> None:
+    ioc = own_ioc(ARRAYS)
+    for name, value, told in (
+        ("w", [1] * 9, "w has stored 5 of 9 elements"),
+        ("s", ["a", "b", "c"], "s has stored 2 of 3 elements"),
+        ("c", "abcdefgh", "c has stored 5 of 8 characters"),
+        ("c", [1, 2], r"c is of CHAR: dbpf has stored the text '\[1, 2\]'"),
+        ("x.DESC", "d" * 60, r"x\.DESC has stored 39 of 60 characters"),
+        ("w", "[1, two]", "dbConvertJSON"),
+        ("w", object(), "failed at 'dbpf"),
+        ("x", [1, 2], "failed at 'dbpf"),
+    ):
+        with pytest.raises(SoftIOCError, match=told):
+            ioc.write(name, value)
+    with pytest.raises(ValueError, match="one dimension"):
+        ioc.write("w", numpy.zeros((2, 2)))
+    with pytest.raises(TypeError, match="a number or a text is wanted"):
+        ioc.write("w", [object()])
+
+
+@pytest.mark.parametrize("port", [99999, 80, -1])
+def test_a_port_that_is_none(port: int) -> None:
+    with pytest.raises(ValueError, match=f"server_port={port}: a port from 5001 to 65535"):
+        SoftIOC(ONE, server_port=port)
+    with pytest.raises(ValueError, match=f"repeater_port={port}: a port from 5001 to 65535"):
+        SoftIOC(ONE, repeater_port=port)
 
 
 def test_many_threads_use_the_shell(softioc_one: SoftIOC) -> None:

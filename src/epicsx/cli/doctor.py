@@ -30,16 +30,28 @@ What each finding means, and what to do: docs/doctor.md.
 """
 
 
+LONGEST = 86400.0  # seconds; poll(2), beneath Python's sockets, counts milliseconds in an int
+
+
+def _seconds(text: str) -> float:
+    value = some_seconds(text)
+    if value > LONGEST:
+        raise argparse.ArgumentTypeError(
+            f"a number of seconds above 0 and at most {LONGEST:.0f} is wanted, not {text!r}"
+        )
+    return value
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog = EPILOG
     parser.add_argument("names", nargs="+", metavar="NAME", help="a PV")
     parser.add_argument(
         "--timeout",
-        type=some_seconds,
+        type=_seconds,
         default=2.0,
         metavar="S",
-        help="seconds for each step, such as the search for all PVs (default: %(default)g)",
+        help="seconds for each step, such as the search for all PVs; up to a day (default: %(default)g)",
     )
     parser.add_argument(
         "--also",

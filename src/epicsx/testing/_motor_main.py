@@ -7,11 +7,10 @@ epics-modules/motor. Positions are dial units inside: user = dial x DIR + OFF, r
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-import sys
 from typing import Any, NamedTuple
 
+from epicsx.testing._pvset_main import run
 from epicsx.testing._records import SEVERITIES, Record, Records
 
 TICK = 0.02  # seconds between two positions of a moving motor
@@ -480,16 +479,19 @@ class Motor(Record):
         await self.finish()
 
 
-def main() -> None:
-    """Serve what the first line of standard input asks for."""
-    told = json.loads(sys.stdin.readline())
+def make(told: dict[str, Any]) -> Records:
+    """Motors, with their switches, and further PVs."""
     server = Records([(Motor, told["records"])], told["pvs"])
     for name, own in told["records"].items():
         motor = server.records[name]
         if isinstance(motor, Motor) and "switches" in own:
-            motor.switches = tuple(own["switches"])
-    asyncio.run(server.serve())
+            try:
+                low, high = own["switches"]
+                motor.switches = (float(low), float(high))
+            except (TypeError, ValueError):
+                raise ValueError(f"{name}: switches are (low, high), two numbers") from None
+    return server
 
 
 if __name__ == "__main__":
-    main()
+    run(make)

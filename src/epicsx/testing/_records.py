@@ -75,7 +75,12 @@ class Record:
         for field in (*COMMON_READONLY.split(), *cls.readonly.split()):
             found[field]["readonly"] = True
         for field, value in own.items():
-            found[field]["value"] = type(found[field]["value"])(value)
+            if field not in found:
+                raise ValueError(f"a {cls.rtyp} record has no field {field}")
+            try:
+                found[field]["value"] = type(found[field]["value"])(value)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise ValueError(f"{field}: {error}") from error
         return found
 
     def get(self, field: str) -> Any:
@@ -122,7 +127,11 @@ class Records(Server):
         for kind, records in kinds:
             for name, own in records.items():
                 self.records[name] = kind(self, name)
-                table |= {f"{name}.{field}": spec for field, spec in kind.fields(own).items()}
+                try:
+                    fields = kind.fields(own)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from error
+                table |= {f"{name}.{field}": spec for field, spec in fields.items()}
         super().__init__({**table, **pvs})
         for name, record in self.records.items():
             for full, channel in self.channels.items():

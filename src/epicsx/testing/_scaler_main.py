@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import json
 import operator
-import sys
 from typing import Any
 
+from epicsx.testing._pvset_main import run
 from epicsx.testing._records import Record, Records
 
 FOREVER = 1e9
@@ -207,9 +206,8 @@ class Scaler(Record):
             self.begin_count(user=False)
 
 
-def main() -> None:
-    """Serve what the first line of standard input asks for."""
-    told = json.loads(sys.stdin.readline())
+def make(told: dict[str, Any]) -> Records:
+    """Scalers, with their rates and calc records, and further PVs."""
     scalers = told["records"]
     calcs = {
         f"{name}_calc{i}": {"CALC": "ABCDEFGH"[i - 1]}
@@ -226,9 +224,12 @@ def main() -> None:
         server.channels[f"{name}_calcEnable"] = server.channels[f"{name}_calcEnable.VAL"]
         server.channels[f"{name}_calc_ctrl"] = server.channels[f"{name}_calc_ctrl.VAL"]
         if isinstance(scaler, Scaler):
-            scaler.rates |= {int(i): float(rate) for i, rate in own.get("rates", {}).items()}
-    asyncio.run(server.serve())
+            try:
+                scaler.rates |= {int(i): float(rate) for i, rate in own.get("rates", {}).items()}
+            except (AttributeError, TypeError, ValueError):
+                raise ValueError(f"{name}: rates are {{channel: counts a second}}") from None
+    return server
 
 
 if __name__ == "__main__":
-    main()
+    run(make)

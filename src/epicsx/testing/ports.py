@@ -31,6 +31,20 @@ FOREIGN_VARIABLES = (
 )
 
 
+def checked_port(port: int | None, name: str) -> int | None:
+    """The port, if a CA server or client would take it; 0 and None ask for a free one.
+
+    Raises
+    ------
+    ValueError
+        It is none, or up to 5000, which libca replaces by its default
+        (envGetInetPortConfigParam of libcom/src/env/envSubr.c).
+    """
+    if port and not 5000 < port <= 65535:
+        raise ValueError(f"{name}={port!r}: a port from 5001 to 65535 is wanted")
+    return port
+
+
 def is_free(port: int) -> bool:
     """Tell whether `port` can be bound for both TCP and UDP, on loopback and on all interfaces."""
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):

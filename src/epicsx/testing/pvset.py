@@ -6,6 +6,7 @@ what was put, and ``X_RBV``, if there is one, what was put to ``X``.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -15,7 +16,13 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from epicsx.testing.ports import FOREIGN_VARIABLES, LOOPBACK, client_environment, free_port
+from epicsx.testing.ports import (
+    FOREIGN_VARIABLES,
+    LOOPBACK,
+    checked_port,
+    client_environment,
+    free_port,
+)
 from epicsx.testing.repeater import Repeater
 from epicsx.testing.softioc import SoftIOCError, random_prefix
 
@@ -24,6 +31,19 @@ if TYPE_CHECKING:
 
 _ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 _TIMEOUT = 20.0  # seconds until the server is ended because it does not answer
+
+_ERRORS: dict[str, type[Exception]] = {
+    "KeyError": KeyError,
+    "ValueError": ValueError,
+    "SoftIOCError": SoftIOCError,
+}
+
+
+def _as_list(value: Any) -> Any:
+    """An array, or a scalar of numpy, for JSON."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a number, a text, a list or an array is wanted, not {value!r}")
 
 
 class PVSet:
@@ -42,6 +62,13 @@ class PVSet:
     filters : bool
         Whether it understands channel filters (``ts``, ``dbnd``, ``arr``, ``sync``). If not, a name with filters is
         unknown to it, as to EPICS base 3.14.
+
+    Raises
+    ------
+    ValueError
+        A PV cannot be served as it is told; the text says which and why. Or a port is none from 5001 to 65535.
+    SoftIOCError
+        There is no caproto, or the server did not start.
     """
 
     _main = "_pvset_main"  # the program of the subprocess, a module beside this one
@@ -56,6 +83,8 @@ class PVSet:
     ) -> None:
         if importlib.util.find_spec("caproto") is None:
             raise SoftIOCError("this server needs caproto: pip install epicsx[test]")
+        checked_port(server_port, "server_port")
+        checked_port(repeater_port, "repeater_port")
         self._repeater = None
         if repeater_port is None:
             repeater_port = free_port()
@@ -85,46 +114,75 @@ class PVSet:
             env=environment,
             text=True,
         )
-        if self._exchange(self._told(pvs)) != "ready":
+        try:
+            self._exchange(self._told(pvs), "the start")
+        except BaseException:
             self.stop()
-            raise RuntimeError("the server of the PVs did not start")
+            raise
 
     def _told(self, pvs: Mapping[str, Any]) -> Any:
         """What the program of the subprocess wants to know first."""
         return dict(pvs)
 
-    def _exchange(self, line: Any) -> str:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+    def _exchange(self, line: Any, what: str) -> Any:
+        """Send a line and return the result of its answer, or raise the error that it tells."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        text = json.dumps(line, default=_as_list)
+        found = ""
         watch = threading.Timer(_TIMEOUT, self._process.kill)
         watch.start()
         try:
             with self._lock:
-                self._process.stdin.write(json.dumps(line) + "\n")
-                self._process.stdin.flush()
-                return self._process.stdout.readline().rstrip("\n")
+                if stdin.closed:
+                    raise SoftIOCError("the server of the PVs is stopped")
+                with contextlib.suppress(OSError):  # it has ended, and there is no answer
+                    stdin.write(text + "\n")
+                    stdin.flush()
+                    found = stdout.readline()
         finally:
             watch.cancel()
             watch.join()
+        if not found:
+            raise SoftIOCError(f"the server of the PVs ended, or did not answer to {what}")
+        answer = json.loads(found)
+        if "error" in answer:
+            kind, reason = answer["error"]
+            if kind == "SoftIOCError":
+                reason = f"the server of the PVs failed at {what}: {reason}"
+            raise _ERRORS[kind](reason)
+        return answer["result"]
 
     def _ask(self, method: str, *args: Any) -> Any:
-        answer = self._exchange([method, *args])
-        if not answer:
-            raise RuntimeError(f"the server of the PVs ended, or did not answer to {method}{args}")
-        return json.loads(answer)
+        return self._exchange([method, *args], f"{method}{args}")
 
     def __getitem__(self, name: str) -> Any:
-        """What the server has: a number, also of an enum, a text or a list."""
+        """What the server has: a number, also of an enum, a text or a list; KeyError for an unknown PV."""
         return self._ask("read", name)[0]
 
     def read(self, *names: str) -> list[Any]:
-        """What the server has of several PVs."""
+        """What the server has of several PVs; KeyError if one is unknown."""
         found: list[Any] = self._ask("read", *names)
         return found
 
     def write(self, name: str, value: Any) -> None:
-        """Change a PV on the server; its clients are told."""
-        self._ask("write", name, value)
+        """Change a PV on the server; its clients are told.
+
+        Parameters
+        ----------
+        name : str, the full name
+        value : int, float, str, list or array
+            For an enum the number or the name of a state.
+
+        Raises
+        ------
+        KeyError
+            The server has no such PV.
+        ValueError
+            The value does not fit: another type, too large or too long, no state. The PV is unchanged.
+        """
+        self._ask("checked_write", name, value)
 
     def reset(self) -> None:
         """Have every PV hold what it held at first, and forget the puts."""
@@ -141,15 +199,17 @@ class PVSet:
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """End it."""
+        """End it; nothing is raised, also if it has ended by itself."""
         process = self._process
         if process.stdin is not None:
-            process.stdin.close()
+            with contextlib.suppress(OSError):  # what could not be sent to a dead process
+                process.stdin.close()
         try:
             process.wait(10.0)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(10.0)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10.0)
         if process.stdout is not None:
             process.stdout.close()
         if self._repeater is not None:
@@ -178,6 +238,11 @@ class RecordIOC(PVSet):
         What all names begin with; random by default.
     server_port, repeater_port
         As of `PVSet`.
+
+    Raises
+    ------
+    ValueError, SoftIOCError
+        As of `PVSet`; also for a field that the record has not.
     """
 
     def __init__(

@@ -40,6 +40,7 @@ from typing import IO, TYPE_CHECKING
 from epicsx.testing.ports import (
     LOOPBACK,
     apply_environment,
+    checked_port,
     client_environment,
     free_port,
     is_free,
@@ -137,6 +138,11 @@ class SoftIOC:
     timeout : float, seconds
         How long a start may take.
 
+    Raises
+    ------
+    ValueError
+        A port is none from 5001 to 65535.
+
     Examples
     --------
     >>> with SoftIOC('record(ao, "$(P)x") { field(VAL, "3") }') as ioc:
@@ -164,8 +170,8 @@ class SoftIOC:
         self.prefix: str = prefix
         self.macros["P"] = prefix
         self.timeout = timeout
-        self.server_port: int = server_port or free_port()
-        self.repeater_port: int = repeater_port or free_port()
+        self.server_port: int = checked_port(server_port, "server_port") or free_port()
+        self.repeater_port: int = checked_port(repeater_port, "repeater_port") or free_port()
         self._repeater = Repeater(self.repeater_port) if repeater_port is None else None
         self._chosen = server_port is None  # we chose the port, so we may choose another
         self._db = _as_list(db)
@@ -336,9 +342,12 @@ class SoftIOC:
         if process.paused:
             raise SoftIOCError(f"the soft IOC is paused and cannot run {command!r}")
         with self._shell_lock:
+            before = process.error_size()
             result, text = process.ask(command, timeout)
+            told = process.errors(before).strip() if check and result else ""
         if check and result:
-            raise SoftIOCError(f"the soft IOC failed at {command!r}: {text.strip()}")
+            told = "\n".join(filter(None, (text.strip(), told)))
+            raise SoftIOCError(f"the soft IOC failed at {command!r}: {told}")
         return text
 
     def casr(self) -> Casr:
@@ -372,10 +381,43 @@ class SoftIOC:
         Parameters
         ----------
         name : str, without the prefix
-        value : object, sent as its text; a list is sent as JSON, for an array
+        value : object, sent as its text
+            A list, tuple, range or one-dimensional array is sent as JSON, for an array; to an array
+            of CHAR or UCHAR `dbpf` writes texts alone.
+
+        Raises
+        ------
+        SoftIOCError
+            The IOC refuses it, or has stored a part of it: the array or text is longer than the
+            field. What fits is stored then.
+        ValueError
+            An array has more than one dimension.
         """
-        text = json.dumps(list(value)) if isinstance(value, (list, tuple)) else str(value)
-        self.shell(f"dbpf {_word(self.prefix + name)} {_word(text)}", check=True)
+        if getattr(value, "ndim", 0) > 1:
+            raise ValueError(f"{name}: an array of one dimension is wanted, not {value!r}")
+        if hasattr(value, "tolist") and getattr(value, "ndim", 1) == 1:
+            value = value.tolist()
+        many: list[object] | None = None
+        if isinstance(value, (list, tuple, range)):
+            many = [_number(each) for each in value]
+        text = str(value) if many is None else json.dumps(many)
+        command = f"dbpf {_word(self.prefix + name)} {_word(text)}"
+        answer = re.match(r"DBF_(\w+)(?:\[(\d+)\])?:", self.shell(command, check=True))
+        if answer is None:
+            return
+        # The answer is what the field holds now, with [n] unless that is one element.
+        kind, stored = answer[1], int(answer[2] or 1)
+        size = len(text.encode("utf-8", "surrogateescape")) if many is None else len(many)
+        if kind in ("CHAR", "UCHAR") and many:
+            raise SoftIOCError(f"{name} is of {kind}: dbpf has stored the text {text!r}")
+        if many is None:
+            if kind == "STRING" and answer[2] is None:
+                stored = 39  # MAX_STRING_SIZE of epicsTypes.h, less the zero at the end
+            elif kind not in ("CHAR", "UCHAR") or answer[2] is None:
+                return
+        if size > stored:
+            unit = "characters" if many is None else "elements"
+            raise SoftIOCError(f"{name} has stored {stored} of {size} {unit}: it has no room")
 
     # -- inside
 
@@ -537,10 +579,16 @@ class _Process:
             f"the soft IOC did not finish {what!r} within {timeout:.1f} s{_shown(self.tail())}"
         )
 
-    def errors(self) -> str:
-        """The last of its standard error."""
+    def error_size(self) -> int:
+        """How many bytes its standard error has so far."""
+        with contextlib.suppress(OSError):
+            return os.path.getsize(self._error_path)
+        return 0
+
+    def errors(self, since: int = 0) -> str:
+        """The last of its standard error, from a size that it had on."""
         with contextlib.suppress(OSError), open(self._error_path, "rb") as file:
-            file.seek(max(0, os.path.getsize(self._error_path) - _TAIL))
+            file.seek(max(since, self.error_size() - _TAIL))
             self._last_errors = _COLOUR.sub("", file.read().decode("utf-8", "replace"))
         return self._last_errors
 
@@ -650,6 +698,15 @@ def _as_file(db: Database, path: str) -> str:
     if not os.path.isfile(given):
         raise SoftIOCError(f"no such file: {given}")
     return given
+
+
+def _number(value: object) -> object:
+    """An element for JSON as `dbpf` takes it, which knows no `true`; of numpy's too."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if not isinstance(value, (int, float, str)):
+        raise TypeError(f"a number or a text is wanted, not {value!r}")
+    return int(value) if isinstance(value, bool) else value
 
 
 def _word(text: str) -> str:
