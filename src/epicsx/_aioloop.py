@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("epicsx")
 
 LARGE = 256 * 1024
-"""Puts of more bytes leave by a thread of their own: handing them over waits while the circuit is full."""
+"""Puts of more bytes are handed over by a thread: that waits while the circuit is full."""
 TURN = 16
 """After so many updates of one PV others have a turn."""
 ROUND = 1000
@@ -62,6 +62,55 @@ class LoopCounts(NamedTuple):
     """What is subscribed for it."""
 
 
+class HandOver:
+    """Puts that a thread hands over to libca, those to one server in the order in which they were asked for.
+
+    Each server has a line of its own, as a full circuit holds up what is behind. A line has a thread while puts wait.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lines: dict[str, deque[Callable[[], None]]] = {}
+
+    def busy(self, core: _ca.Core) -> bool:
+        """Whether a put to its server waits or is just being handed over: what follows must not overtake it."""
+        return bool(self._lines) and core.host in self._lines
+
+    def add(self, server: str, put: Callable[[], None]) -> None:
+        """Have it called, after all that were added before."""
+        with self._lock:
+            line = self._lines.get(server)
+            if line is not None:
+                line.append(put)
+                return
+            line = self._lines[server] = deque([put])
+        threading.Thread(
+            target=self._work, args=(server, line), name="epicsx-put", daemon=True
+        ).start()
+
+    def withdraw(self, server: str, put: Callable[[], None]) -> None:
+        """Take back what has not been handed over yet."""
+        with self._lock, suppress(ValueError):
+            self._lines.get(server, deque()).remove(put)
+
+    def close(self) -> None:
+        """Take back all."""
+        with self._lock:
+            for line in self._lines.values():
+                line.clear()
+
+    def _work(self, server: str, line: deque[Callable[[], None]]) -> None:
+        """Thread: our own, until nothing waits."""
+        while True:
+            with self._lock:
+                if not line:
+                    del self._lines[server]
+                    return
+                put = line.popleft()
+            put()
+            del put  # and with it the values
+
+
 class End:
     """One loop's end of everything."""
 
@@ -73,6 +122,7 @@ class End:
         self._due: deque[Any] = deque()  # monitors with updates
         self._going = False
         self.closed = False
+        self._puts = HandOver()
         self._thread = threading.get_ident()
         self._reading, self._writing = socket.socketpair()
         for each in (self._reading, self._writing):
@@ -158,6 +208,7 @@ class End:
             loop = self._loop()
             if loop is not None and _ends.get(loop) is self:
                 del _ends[loop]
+        self._puts.close()
         for monitor in list(self.monitors):
             monitor.close()
         lost = self.inbox.kill()
@@ -243,6 +294,10 @@ class End:
                     core.wait_connected(0.0)  # raises
         return True
 
+    def by_thread(self, core: _ca.Core, value: Any) -> bool:
+        """Whether it is handed over by a thread: a large one, and what follows on one that waits."""
+        return nbytes(value) > LARGE or self._puts.busy(core)
+
     async def put(
         self,
         core: _ca.Core,
@@ -253,10 +308,9 @@ class End:
         owner: object = None,
     ) -> bool:
         """Write to a connected channel as that DBR type, -2 for its own; False if completion did not come by then."""
-        if nbytes(value) > LARGE:
+        if self.by_thread(core, value):
             # The caller's array is its own again as soon as its task goes on.
-            value = np.array(value) if isinstance(value, np.ndarray) else type(value)(value)
-            request = await self._put_by_thread(core, value, sent, wait, deadline, owner)
+            request = await self._put_by_thread(core, owned(value), sent, wait, deadline, owner)
         elif wait:
             request = core.put_async(value, None, False, None, owner, self.inbox, sent)
         else:
@@ -280,11 +334,13 @@ class End:
     ) -> Any:
         """The request for its completion; None without `wait`; False if it could not be handed over by then."""
         loop = self.loop
+        time_of = loop.time
+        server = core.host
         future: asyncio.Future[Any] = loop.create_future()
 
         def told(request: Any, error: BaseException | None) -> None:
             if future.done():  # cancelled meanwhile
-                if request is not None:
+                if request:
                     request.cancel()
             elif error is not None:
                 future.set_exception(error)
@@ -292,9 +348,12 @@ class End:
                 future.set_result(request)
 
         def hand_over() -> None:
-            request, failed = None, None
+            request: Any = None
+            failed: Exception | None = None
             try:
-                if wait:
+                if deadline is not None and time_of() >= deadline:  # the loop may be busy
+                    request = False
+                elif wait:
                     request = core.put_async(value, None, False, None, owner, self.inbox, sent)
                 else:
                     core.put(value, False, 0.0, False, owner, sent)
@@ -303,30 +362,51 @@ class End:
             try:
                 loop.call_soon_threadsafe(told, request, failed)
             except RuntimeError:  # the loop is closed
-                if request is not None:
+                if request:
                     request.cancel()
 
         def too_late() -> None:
             if not future.done():
                 future.set_result(False)
 
-        threading.Thread(target=hand_over, name="epicsx-put", daemon=True).start()
+        self._puts.add(server, hand_over)
         timer = None if deadline is None else loop.call_at(deadline, too_late)
         try:
             return await future
         finally:
             if timer is not None:
                 timer.cancel()
+            self._puts.withdraw(server, hand_over)
 
 
 def nbytes(value: Any) -> int:
     """How large what is put is, where that is known without looking at each element."""
+    if isinstance(value, (int, float)):  # most puts
+        return 0
     found = getattr(value, "nbytes", None)
     if isinstance(found, int):
         return found
     if isinstance(value, (list, tuple)):
         return 8 * len(value)
-    return len(value) if isinstance(value, (str, bytes, bytearray)) else 0
+    if isinstance(value, str):
+        return len(value)
+    try:
+        return memoryview(value).nbytes  # of bytes, array.array and all others that have a buffer
+    except (TypeError, ValueError, BufferError):
+        return 0
+
+
+def owned(value: Any) -> Any:
+    """What is put, in memory that nobody else writes to."""
+    if isinstance(value, (int, float, str, bytes)):
+        return value
+    if isinstance(value, (list, tuple, bytearray)):
+        return type(value)(value) if type(value) in (list, tuple, bytearray) else list(value)
+    try:
+        memoryview(value).release()
+    except (TypeError, ValueError, BufferError):
+        return value
+    return np.array(value)
 
 
 def current() -> End:

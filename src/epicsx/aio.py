@@ -351,8 +351,9 @@ async def caput(  # the third argument is another one for a list, as in aioca
     wait : bool
         Wait until the records have finished processing.
     timeout, throw
-        As of `caget`. Arrays of more than 256 KiB are copied and handed over by a thread of their own, so that the loop
-        goes on where the network is slow.
+        As of `caget`. Arrays of more than 256 KiB are copied and handed over by a thread, so that the loop goes on
+        where the network is slow, and what follows to the same server after them. What is not handed over in time is
+        not sent.
 
     Raises
     ------
@@ -415,8 +416,14 @@ async def _put_many(
             put_value(each[i], sent, core)
             for i, sent, core in zip(places, types, cores, strict=True)
         ]
-        big = [k for k, value in enumerate(made) if _aioloop.nbytes(value) > _aioloop.LARGE]
-        small = [k for k in range(len(made)) if k not in set(big)] if big else range(len(made))
+        big: list[int] = []
+        held_up: set[Core] = set()
+        for k, (core, value) in enumerate(zip(cores, made, strict=True)):
+            if core in held_up or end.by_thread(core, value):
+                big.append(k)
+                held_up.add(core)
+        apart = set(big)
+        small = [k for k in range(len(made)) if k not in apart] if big else range(len(made))
         found: list[Any] = [None] * len(made)
         few = ([cores[k] for k in small], [made[k] for k in small], [types[k] for k in small])
         under_way = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import gc
@@ -26,6 +27,7 @@ from epicsx import (
     Channel,
     aio,
 )
+from epicsx._aioloop import current, owned
 from epicsx.testing import SoftIOC
 
 pytestmark = pytest.mark.core
@@ -365,8 +367,6 @@ def test_a_cancelled_task_lets_go(ioc: SoftIOC) -> None:
 
 
 def test_a_large_put_is_a_copy_handed_over_by_a_thread(ioc: SoftIOC) -> None:
-    threads = list(threading.enumerate())
-
     async def main() -> None:
         values = np.arange(100_000, dtype=float)
         with Channel(ioc["big:double"]) as channel:
@@ -389,7 +389,66 @@ def test_a_large_put_is_a_copy_handed_over_by_a_thread(ioc: SoftIOC) -> None:
         assert (len(large), list(small)) == (70_000, [1.0])
 
     run(main())
-    threads_settle([*threads, *(t for t in threading.enumerate() if t.name == "epicsx-bulk")])
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name == "epicsx-put"])
+
+
+BIG = 'record(waveform, "$(P)big") { field(FTVL, "DOUBLE") field(NELM, "500000") }'
+
+
+def test_puts_keep_their_order_while_a_circuit_is_full(spare_ioc: Callable[..., SoftIOC]) -> None:
+    """What cannot be handed over in time, or is given up before, is not sent."""
+    server = spare_ioc(BIG)
+
+    async def main() -> None:
+        told: list[float] = []
+        aio.camonitor(server["big"], lambda v: told.extend(np.ravel(v)), count=1, all_updates=True)
+        with Channel(server["big"]) as channel:
+            await channel.aconnect()
+
+            def put(value: float, count: int = 400_000, timeout: float | None = 60.0) -> Any:
+                return asyncio.create_task(channel.aput([value] * count, timeout=timeout))
+
+            await put(-1.0, 1)
+            await until(lambda: told and told[-1] == -1.0)
+            await asyncio.to_thread(server.pause)
+            sent = [put(float(i)) for i in range(8)]
+            late = [put(100.0 + i, count, 0.05) for i, count in enumerate((400_000, 1))]
+            given_up = put(200.0)
+            small = put(300.0, 1)
+            for each in await asyncio.gather(*late, return_exceptions=True):
+                assert isinstance(each, CATimeoutError)
+            given_up.cancel()
+            assert not small.done()
+            mixed = asyncio.create_task(aio.caput([server["big"]] * 2, [[301.0], [302.0]]))
+            await asyncio.sleep(0)
+            await asyncio.to_thread(server.resume)
+            await asyncio.gather(*sent, small, mixed)
+            await until(lambda: told[-1] == 302.0)
+        told = told[told.index(-1.0) :]
+        assert told == sorted(told)
+        assert not [value for value in told if 100 <= value < 300]
+
+    run(main())
+
+
+@pytest.mark.parametrize("made", [bytearray, memoryview, array.array], ids=lambda m: m.__name__)
+def test_whatever_has_a_buffer_is_copied_and_handed_over(made: Any, ioc: SoftIOC) -> None:
+    async def main() -> None:
+        kind = "B" if made is bytearray else "d"
+        given = array.array(kind, bytes(300_000 * (1 if kind == "B" else 8)))
+        value: Any = given if made is array.array else made(given)
+        name = ioc["big:double"]
+        with Channel(name) as channel:
+            await channel.aconnect()
+            assert current().by_thread(channel._core, value)
+            mine = owned(value)
+            value[0] = 5
+            assert mine[0] == 0
+            if kind == "d":
+                await channel.aput(value, wait=True)
+                assert (await channel.aget()).value[0] == 5.0
+
+    run(main())
 
 
 def test_filtered_channels(ioc: SoftIOC) -> None:
