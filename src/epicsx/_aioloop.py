@@ -7,8 +7,9 @@ Threads
 
 Lifetime
     An `End` is made at the loop's first use of Channel Access. It ends when the loop shuts down its asynchronous
-    generators, as ``asyncio.run`` does; else when the loop is freed, or, once it is closed, with the next use of this
-    module by any loop. What waits then is lost, for that loop alone, logged and counted.
+    generators, as ``asyncio.run`` does, after the answers to what those ask for at their end; else when the loop is
+    freed, or, once it is closed, with the next use of this module by any loop. What waits then is lost, for that loop
+    alone, logged and counted; a task that still waits is told by an error.
     A forked child has none of them.
 """
 
@@ -18,6 +19,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 import threading
 import weakref
 from collections import deque
@@ -29,6 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import _ca, _request
+from .enums import ECA
 from .errors import BadValueError, CAError
 
 if TYPE_CHECKING:
@@ -123,6 +126,8 @@ class End:
         self._going = False
         self.closed = False
         self._puts = HandOver()
+        self._waits: dict[asyncio.Future[Any], tuple[str, bool]] = {}
+        """What tasks wait for: of which PV, and whether the loop waits for it before it ends."""
         self._thread = threading.get_ident()
         self._reading, self._writing = socket.socketpair()
         for each in (self._reading, self._writing):
@@ -136,9 +141,10 @@ class End:
             self._reading.setblocking(True)
             threading.Thread(target=self._listen, name="epicsx-loop", daemon=True).start()
         weakref.finalize(loop, self.close).atexit = False
-        self._guard: AsyncGenerator[None, None] | None = self._until_shutdown()
-        with suppress(StopIteration):
-            self._guard.asend(None).send(None)  # begun: so the loop knows of it
+        self._guard: AsyncGenerator[None, None] | None = None
+        if not _shuts_down(loop):
+            self._guard = self._until_shutdown()
+            _begin(self._guard)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -196,7 +202,32 @@ class End:
             yield
         finally:
             self._guard = None
-            self.close()
+            try:
+                if not self.closed:
+                    await self._settle()
+            finally:
+                self.close()
+
+    async def _settle(self) -> None:
+        """Wait for what others ask for while the loop ends, as in the ``finally`` of a generator."""
+        quiet = 0
+        while quiet < 5 and not self.closed:  # turns in which what has its answer may ask again
+            last = [future for future, (_, awaited) in self._waits.items() if awaited]
+            if last:
+                quiet = 0
+                await asyncio.wait(last)
+            else:
+                quiet += 1
+                await asyncio.sleep(0)
+
+    def _ending(self, name: str) -> CAError:
+        return CAError(int(ECA.CHANDESTROY), "the event loop is ending", name)
+
+    def _fail(self) -> None:
+        """Thread: the loop's. Nothing that is waited for comes any more."""
+        for future, (name, _) in list(self._waits.items()):
+            if not future.done():
+                future.set_exception(self._ending(name))
 
     def close(self) -> None:
         """Let the loop go. What waits is counted as lost. Idempotent."""
@@ -209,15 +240,19 @@ class End:
             if loop is not None and _ends.get(loop) is self:
                 del _ends[loop]
         self._puts.close()
-        for monitor in list(self.monitors):
-            monitor.close()
-        lost = self.inbox.kill()
+        lost = sum(monitor.end() for monitor in list(self.monitors))
+        lost += self.inbox.kill()
         with _lock:
             _past += lost
         if lost:
             log.warning(
                 "an event loop has ended: %d updates and answers that waited for it are lost", lost
             )
+        if loop is not None and not loop.is_closed():
+            if threading.get_ident() == self._thread:
+                self._fail()
+            else:
+                later(loop, self._fail)
         if self._watched and loop is not None and not loop.is_closed():
             if threading.get_ident() == self._thread:
                 loop.remove_reader(self._reading.fileno())
@@ -267,21 +302,38 @@ class End:
 
         So it is when the waiting task is cancelled: nothing of the answer reaches anybody then.
         """
-        loop = self.loop
-        future: asyncio.Future[bool] = loop.create_future()
+        future: asyncio.Future[bool] = self.loop.create_future()
 
         def over(_: Any = None) -> None:
             if not future.done():
                 future.set_result(request.done())
 
         request.add_done_callback(over)
-        timer = None if deadline is None else loop.call_at(deadline, over)
+        try:
+            return await self._answer(future, deadline, over, request.core.name)
+        finally:
+            request.cancel()  # of no effect on what has ended
+
+    async def _answer(
+        self,
+        future: asyncio.Future[Any],
+        deadline: float | None,
+        too_late: Callable[[], None],
+        name: str,
+    ) -> Any:
+        """What the future is set to; by `too_late` at the deadline, and by an error when the loop ends before."""
+        if self.closed:
+            raise self._ending(name)
+        loop = self.loop
+        timer = None if deadline is None else loop.call_at(deadline, too_late)
+        ending = _shuts_down(loop)
+        self._waits[future] = name, deadline is not None if ending is None else ending
         try:
             return await future
         finally:
+            del self._waits[future]
             if timer is not None:
                 timer.cancel()
-            request.cancel()  # of no effect on what has ended
 
     async def connected(self, cores: Sequence[_ca.Core], deadline: float | None) -> bool:
         """Whether all of these channels are connected by then."""
@@ -370,13 +422,26 @@ class End:
                 future.set_result(False)
 
         self._puts.add(server, hand_over)
-        timer = None if deadline is None else loop.call_at(deadline, too_late)
         try:
-            return await future
+            return await self._answer(future, deadline, too_late, core.name)
         finally:
-            if timer is not None:
-                timer.cancel()
             self._puts.withdraw(server, hand_over)
+
+
+def _begin(guard: AsyncGenerator[None, None]) -> None:
+    """Have the running loop know of it, but not the other way round: its finalizer would keep the loop alive."""
+    before = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(finalizer=None)
+    try:
+        with suppress(StopIteration):
+            guard.asend(None).send(None)
+    finally:
+        sys.set_asyncgen_hooks(*before)
+
+
+def _shuts_down(loop: asyncio.AbstractEventLoop) -> bool | None:
+    """Whether it closes its asynchronous generators, or has; None for loops that do not tell."""
+    return getattr(loop, "_asyncgens_shutdown_called", None)
 
 
 def nbytes(value: Any) -> int:

@@ -181,7 +181,12 @@ async def _many(
         # Those that are connected do not wait for those that are not.
         ready = [i for i in todo if cores[i].connected]
         if ready:
-            made = await act(end, [cores[i] for i in ready], ready, deadline)
+            try:
+                made = await act(end, [cores[i] for i in ready], ready, deadline)
+            except CAError as error:
+                if not end.closed:
+                    raise
+                made = [error] * len(ready)
             for i, result in zip(ready, made, strict=True):
                 if isinstance(result, BaseException) and not isinstance(result, CANothing):
                     if not isinstance(result, CAError):
@@ -198,9 +203,18 @@ async def _many(
             break
         soon = now + patience
         patience = min(2 * patience, 1.0)
-        await end.connected(
-            [cores[i] for i in todo], soon if deadline is None else min(soon, deadline)
-        )
+        try:
+            await end.connected(
+                [cores[i] for i in todo], soon if deadline is None else min(soon, deadline)
+            )
+        except CAError as error:
+            if not end.closed:
+                raise
+            for i in todo:
+                found[i] = _nothing(error, cores[i].name)
+                if throw:
+                    raise found[i] from error
+            return found
     missing = f" ({len(todo)} of {len(cores)} PVs)" if throw else ""
     for i in todo:
         found[i] = _too_late(cores[i], what, missing)
@@ -739,16 +753,23 @@ class Subscription:
 
     def close(self) -> None:
         """End it: no callback begins any more, not of what waits either. Idempotent; any thread."""
+        self.end()
+
+    def end(self) -> int:
+        """As ``close``; how many updates waited."""
         with self._lock:
             core, self._core = self._core, None
             if core is None:
-                return
+                return 0
             self._before += self._lost_now()
             self.state = self.CLOSED
             handle, self._handle = self._handle, None
         self._end.monitors.discard(self)
+        waited = 0
         if handle is not None:
+            before = handle.stats.dropped
             handle.close()
+            waited = handle.stats.dropped - before
         request, self._request = self._request, None
         if request is not None:
             request.cancel()
@@ -756,6 +777,7 @@ class Subscription:
             self._end_tasks()
         elif (loop := self._end._loop()) is not None:
             _aioloop.later(loop, self._end_tasks)
+        return waited
 
     def _end_tasks(self) -> None:
         self._stop_timer()

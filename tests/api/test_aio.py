@@ -10,7 +10,8 @@ import logging
 import pickle
 import threading
 import time
-from collections.abc import Callable, Coroutine
+import weakref
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
 import numpy as np
@@ -578,6 +579,116 @@ def test_loops_that_end_while_events_arrive(ioc: SoftIOC) -> None:
     finally:
         stop.set()
         poster.join(10)
+
+
+@pytest.mark.parametrize("timeout", [5.0, None])
+def test_generators_have_their_answers_when_the_loop_ends(
+    timeout: float | None, ioc: SoftIOC
+) -> None:
+    """asyncio closes all generators at once, that of the loop's end of Channel Access among them."""
+    before, done, kept = aio.lost(), [], []
+
+    async def generator(number: int) -> AsyncGenerator[int, None]:
+        try:
+            yield number
+        finally:
+            if number == 3:
+                await asyncio.sleep(0.05)  # the others are over then
+            name = ioc[f"bulk:{number:04d}"]
+            await aio.caput(name, -number, wait=True, timeout=timeout)
+            await aio.caput([name], [number + 0.5], wait=True, timeout=timeout)
+            done.append(await aio.caget(name, timeout=timeout))
+
+    async def main() -> None:
+        await aio.connect(ioc["bulk:0000"])
+        for number in range(4):
+            kept.append(generator(number))
+            await anext(kept[-1])
+
+    asyncio.run(main())
+    assert sorted(done) == [0.5, 1.5, 2.5, 3.5]
+    assert aio.lost() == before
+    gc.collect()
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["loop's thread", "another"])
+def test_who_still_waits_is_told_that_the_loop_ends(elsewhere: bool, ioc: SoftIOC) -> None:
+    loop = asyncio.new_event_loop()
+    idle(ioc, "slow2")
+
+    async def begun() -> list[asyncio.Task[Any]]:
+        await aio.connect([ioc["ao"], ioc["slow2"]])
+        tasks = [
+            asyncio.create_task(aio.connect(ioc["nobody"], timeout=None)),
+            asyncio.create_task(aio.caget([ioc["ao"], ioc["nobody"]], timeout=None, throw=False)),
+            asyncio.create_task(aio.caput(ioc["slow2"], 1, wait=True, timeout=None)),
+            asyncio.create_task(Channel(ioc["nobody"]).aget(timeout=None)),
+        ]
+        await until(lambda: aio.counts().requests == 4)
+        return tasks
+
+    async def over(tasks: list[asyncio.Task[Any]]) -> list[Any]:
+        if elsewhere:
+            await asyncio.to_thread(current().close)
+        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+
+    tasks = loop.run_until_complete(begun())
+    if not elsewhere:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    one, many, put, get = loop.run_until_complete(over(tasks))
+    loop.close()
+    for error in (one, many[1], put, get):
+        assert isinstance(error, CAError)
+        assert "the event loop is ending" in str(error)
+    assert isinstance(one, aio.CANothing)
+    assert not many[1].ok
+    idle(ioc, "slow2")
+
+
+@pytest.mark.parametrize("use", ["caget", "updates", "camonitor"])
+@pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
+def test_a_loop_that_is_dropped_is_freed(use: str, ioc: SoftIOC) -> None:
+    async def main() -> None:
+        told: list[Any] = []
+        if use == "caget":
+            await aio.caget(ioc["ao"])
+        elif use == "updates":
+            await anext(aio.updates(ioc["ao"]))
+        else:
+            aio.camonitor(ioc["ao"], told.append)
+            await until(lambda: told)
+
+    def drop() -> weakref.ref[Any]:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        return weakref.ref(loop)
+
+    ref = drop()
+    gc.collect()
+    assert ref() is None
+
+
+def test_what_waits_for_camonitor_is_counted_when_its_loop_ends(ioc: SoftIOC) -> None:
+    before = aio.lost()
+
+    async def main() -> None:
+        write(ioc["longout"], 0)
+        told: list[Any] = []
+        one = aio.camonitor(ioc["longout"], told.append, all_updates=True)
+        await until(lambda: told == [0])
+        write(ioc["longout"], 1, 2, 3)  # the loop stands still
+        handle = one._handle
+        assert handle is not None
+        wait_until(lambda: handle.stats.pending == 3)
+        kept.append(one)
+
+    kept: list[aio.Subscription] = []
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
+    assert aio.lost() == before + 3
+    assert kept[0].state == kept[0].CLOSED
+    assert kept[0].dropped_callbacks == 0
 
 
 class NoReaders(asyncio.SelectorEventLoop):
