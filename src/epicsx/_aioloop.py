@@ -310,7 +310,8 @@ class End:
 
         request.add_done_callback(over)
         try:
-            return await self._answer(future, deadline, over, request.core.name)
+            ended: bool = await self._answer(future, deadline, over, request.core.name)
+            return ended
         finally:
             request.cancel()  # of no effect on what has ended
 

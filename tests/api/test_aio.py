@@ -192,6 +192,57 @@ def test_an_iteration_that_is_left_ends_the_subscription(ioc: SoftIOC) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("waits", [True, False], ids=["waiting", "none yet"])
+def test_a_step_is_a_coroutine(waits: bool, ioc: SoftIOC) -> None:
+    """For tasks and for wait_for; one that is cancelled before it begins has taken nothing."""
+
+    async def main() -> None:
+        write(ioc["longout"], 0)
+        flow = aio.updates(ioc["longout"])
+        assert (await asyncio.wait_for(flow.__anext__(), 10)).value == 0
+        for number, made in enumerate((asyncio.create_task, asyncio.ensure_future, loop_task), 1):
+            if waits:
+                write(ioc["longout"], number)  # the loop stands still
+                wait_until(lambda: flow.stats.pending == 1)
+            step = flow.__anext__()
+            assert asyncio.iscoroutine(step)
+            task = made(step)
+            if not waits:
+                await asyncio.sleep(0)
+                await asyncio.to_thread(write, ioc["longout"], number)
+            assert (await task).value == number
+        if waits:
+            write(ioc["longout"], 9)
+            wait_until(lambda: flow.stats.pending == 1)
+        task = asyncio.create_task(anext(flow))
+        if not waits:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        flow.__anext__().close()
+        del task
+        assert flow.stats.pending == waits
+        if not waits:
+            write(ioc["longout"], 9)
+        step = flow.__anext__()
+        assert (await step).value == 9
+        with pytest.raises(RuntimeError, match="already awaited"):
+            await step
+        with pytest.raises(ZeroDivisionError):
+            flow.__anext__().throw(ZeroDivisionError("on purpose"))
+        with pytest.raises(TypeError, match="just-started"):
+            flow.__anext__().send(1)
+        flow.close()
+        with pytest.raises(StopAsyncIteration):
+            await asyncio.create_task(anext(flow))
+
+    def loop_task(step: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        return asyncio.get_running_loop().create_task(step)
+
+    run(main())
+
+
 def test_close_from_another_thread_ends_the_iteration(ioc: SoftIOC) -> None:
     async def main() -> None:
         flow = aio.updates(ioc["ao"])
