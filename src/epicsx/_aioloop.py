@@ -179,7 +179,11 @@ class End:
         try:
             while waiting and left > 0:
                 monitor = waiting.popleft()
-                made = monitor.turn()
+                try:
+                    made = monitor.turn()
+                except BaseException:  # Ctrl-C: the rest is told once the loop goes on
+                    waiting.append(monitor)
+                    raise
                 if made:
                     waiting.append(monitor)
                 left -= made or 1

@@ -312,6 +312,7 @@ async def caget(
 
     if isinstance(pvs, str):
         return await _one(pvs, timeout, throw, "get", get)
+    pvs = list(pvs)  # an iterator, too
     long_texts = any(name.endswith("$") for name in pvs)
     return await _many(pvs, timeout, throw, "get", get_all)
 
@@ -378,7 +379,7 @@ async def caput(  # the third argument is another one for a list, as in aioca
     """
     if isinstance(pvs, str):
         return await _put_one(pvs, values, *args, timeout=timeout, throw=throw, **kwds)
-    return await _put_many(pvs, values, *args, timeout=timeout, throw=throw, **kwds)
+    return await _put_many(list(pvs), values, *args, timeout=timeout, throw=throw, **kwds)
 
 
 async def _put_one(
@@ -408,7 +409,8 @@ async def _put_many(
     timeout: Timeout,
     throw: bool,
 ) -> Any:
-    if repeat_value or isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+    one = isinstance(values, (str, bytes)) or not hasattr(values, "__iter__")
+    if repeat_value or one or getattr(values, "ndim", 1) == 0:
         each = [values] * len(names)
     else:
         each = list(values)
@@ -531,7 +533,7 @@ async def _connect(
         return found[0] if isinstance(pvs, str) else found
     if isinstance(pvs, str):
         return await _one(pvs, timeout, throw, "connect", one)
-    return await _many(pvs, timeout, throw, "connect", all_of)
+    return await _many(list(pvs), timeout, throw, "connect", all_of)
 
 
 def get_channel_infos() -> list[ChannelInfo]:
@@ -710,15 +712,31 @@ class Subscription:
         """Call back; True if that goes on by itself."""
         try:
             result = self.callback(value)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             log.exception("callback of '%s' failed", self.name)
             return False
         if result is not None and inspect.isawaitable(result):
-            self._task = self._end.loop.create_task(self._go_on(result))
-            if inspect.iscoroutine(result):  # of a task that is cancelled before it began
-                self._task.add_done_callback(lambda _: result.close())
+            self._task = task = self._end.loop.create_task(self._go_on(result))
+
+            def over(_: Any) -> None:
+                if inspect.iscoroutine(result):  # of a task that is cancelled before it began
+                    result.close()
+                if task.cancelled():
+                    self._cancelled()
+                elif task.exception() is not None:  # Ctrl-C: the rest is told once the loop goes on
+                    self._end.due(self)
+
+            task.add_done_callback(over)
             return True
         return False
+
+    def _cancelled(self) -> None:
+        """The program has cancelled the task that awaits the callback: it wants no more."""
+        self._task = None
+        if self._core is not None:
+            waited = self.end()
+            text = "subscription of '%s' is closed, as its task was cancelled; %d updates waited"
+            log.info(text, self.name, waited)
 
     async def _go_on(self, result: Awaitable[Any]) -> None:
         """Await the callback, and those for what came meanwhile, one after the other."""
@@ -729,6 +747,10 @@ class Subscription:
                     await result
                 except Exception:
                     log.exception("callback of '%s' failed", self.name)
+                except asyncio.CancelledError:
+                    if _told_to_end():
+                        raise
+                    log.exception("callback of '%s' failed", self.name)
                 told += 1
                 if told % TURN == 0:
                     await asyncio.sleep(0)
@@ -737,7 +759,7 @@ class Subscription:
                     return
                 try:
                     again = self.callback(value)
-                except Exception:
+                except (Exception, asyncio.CancelledError):
                     log.exception("callback of '%s' failed", self.name)
                     again = None
                 result = again if inspect.isawaitable(again) else asyncio.sleep(0)
@@ -790,6 +812,12 @@ class Subscription:
         return f"<Subscription {self.name!r}, {state}>"
 
 
+def _told_to_end() -> bool:
+    """Whether the running task itself is cancelled, not something that it awaits; unknown, and true, in Python 3.10."""
+    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    return cancelling is None or cancelling() > 0
+
+
 @overload
 def camonitor(
     pvs: str,
@@ -833,14 +861,16 @@ def camonitor(
     ----------
     callback : callable
         A function, or a coroutine function, which is awaited before it is called again. It runs in the loop's thread.
-        One that raises is logged, and its subscription goes on.
+        One that raises is logged, and its subscription goes on; where the task of a coroutine is cancelled, it is
+        closed.
     events : int
         Which changes are updates: of DBE_VALUE, DBE_LOG, DBE_ALARM, DBE_PROPERTY; None goes by `format`.
     datatype, format, count
         As of `caget`.
     all_updates : bool
         Every update, also when they come faster than the callback takes them; False gives the newest then, and counts
-        the others in ``dropped_callbacks``; its ``update_count`` says for how many it stands.
+        the others in ``dropped_callbacks``; its ``update_count`` says for how many it stands. Of all, 250 000 may wait,
+        of arrays 64 MiB; what finds no room is counted there, too.
     notify_disconnect : bool
         Have the callback told of a lost connection by a `CANothing`, after the updates of before.
     connect_timeout : float, (float,) or None

@@ -8,6 +8,7 @@ import contextlib
 import gc
 import logging
 import pickle
+import sys
 import threading
 import time
 import weakref
@@ -861,6 +862,121 @@ def test_a_callback_that_raises_is_logged(ioc: SoftIOC, caplog: pytest.LogCaptur
     run(main())
     assert caplog.text.count(f"callback of '{ioc['longout']}' failed") == 4
     caplog.clear()  # the tracebacks keep the values
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10 does not say which task was cancelled")
+@pytest.mark.parametrize("later", [False, True], ids=["function", "coroutine"])
+def test_a_cancellation_inside_a_callback_is_an_error_like_others(
+    later: bool, ioc: SoftIOC, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        write(ioc["longout"], 0)
+        told: list[int] = []
+
+        def cancelled(value: Any) -> asyncio.Future[None]:
+            told.append(int(value))
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            return future
+
+        async def waits(value: Any) -> None:
+            await cancelled(value)
+
+        subscription = aio.camonitor(
+            ioc["longout"], waits if later else lambda value: cancelled(value).result()
+        )
+        for number in range(3):
+            await until(lambda number=number: len(told) == number + 1)
+            write(ioc["longout"], number + 1)
+        await until(lambda: len(told) == 4)
+        subscription.close()
+
+    run(main())
+    assert caplog.text.count(f"callback of '{ioc['longout']}' failed") == 4
+    caplog.clear()
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["begun", "not begun"])
+def test_a_cancelled_delivery_closes_its_subscription(
+    begun: bool, ioc: SoftIOC, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        inside = asyncio.Event()
+
+        async def for_ever(_: Any) -> None:
+            inside.set()
+            await asyncio.Event().wait()
+
+        subscription = aio.camonitor(ioc["longout"], for_ever)
+        await until(lambda: subscription._task is not None) if not begun else await inside.wait()
+        assert subscription._task is not None
+        subscription._task.cancel()
+        await until(lambda: subscription.state == subscription.CLOSED)
+        assert aio.counts().subscriptions == 0
+
+    with caplog.at_level(logging.INFO, "epicsx"):
+        run(main())
+    assert f"subscription of '{ioc['longout']}' is closed, as its task was cancelled" in caplog.text
+
+
+def test_ctrl_c_in_a_callback_leaves_the_subscription_open(ioc: SoftIOC) -> None:
+    write(ioc["longout"], 0)
+    told: list[int] = []
+    loop = asyncio.new_event_loop()
+
+    def interrupted(value: Any) -> None:
+        told.append(int(value))
+        if value == 0:
+            raise KeyboardInterrupt
+
+    async def begin() -> None:
+        aio.camonitor(ioc["longout"], interrupted, all_updates=True)
+        await asyncio.sleep(30)
+
+    async def go_on() -> None:
+        await asyncio.to_thread(write, ioc["longout"], 1, 2)
+        await until(lambda: told == [0, 1, 2])
+
+    waiting = loop.create_task(begin())
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(waiting)
+    loop.run_until_complete(go_on())
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(waiting)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+def test_names_may_come_from_a_generator(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        both = [ioc["double"], ioc["longout"]]
+
+        def names() -> Any:
+            return (name for name in both)
+
+        assert all(await aio.connect(names()))
+        assert all(await aio.caput(names(), np.array([1.5, 2.0]), wait=True))
+        assert await aio.caget(names()) == [1.5, 2]
+        assert [info.name for info in await aio.cainfo(names())] == both
+        assert all(await aio.caput(both, np.array(3), wait=True))  # of no dimension: one value
+        assert await aio.caget(both) == [3.0, 3]
+
+    run(main())
+
+
+@pytest.mark.parametrize("datatype", [None, aio.DBR_CHAR_STR])
+def test_a_short_text_replaces_a_longer_one(datatype: Any, ioc: SoftIOC) -> None:
+    async def main() -> None:
+        name = ioc["stringout"]
+        for given in ("xy", b"z", ""):
+            await aio.caput(name, "a longer text", wait=True)
+            await aio.caput(f"{name}.VAL$", given, datatype=datatype, wait=True)
+            expected = given.decode() if isinstance(given, bytes) else given
+            assert await aio.caget([name, f"{name}.VAL$"]) == [expected, expected]
+
+    run(main())
 
 
 def test_closed_at_once(ioc: SoftIOC) -> None:
