@@ -41,6 +41,8 @@ log = logging.getLogger("epicsx")
 
 LARGE = 256 * 1024
 """Puts of more bytes are handed over by a thread: that waits while the circuit is full."""
+SMALL = 1024
+"""Puts of no more bytes are not added up."""
 TURN = 16
 """After so many updates of one PV others have a turn."""
 ROUND = 1000
@@ -126,6 +128,8 @@ class End:
         self._going = False
         self.closed = False
         self._puts = HandOver()
+        self._unconfirmed: dict[str, int] = {}
+        """Bytes of arrays that the loop has handed over, by server, that no answer has proved to have left."""
         self._waits: dict[asyncio.Future[Any], tuple[str, bool]] = {}
         """What tasks wait for: of which PV, and whether the loop waits for it before it ends."""
         self._thread = threading.get_ident()
@@ -352,8 +356,28 @@ class End:
         return True
 
     def by_thread(self, core: _ca.Core, value: Any) -> bool:
-        """Whether it is handed over by a thread: a large one, and what follows on one that waits."""
-        return nbytes(value) > LARGE or self._puts.busy(core)
+        """Whether it is handed over by a thread: a large one, and what follows on one that waits.
+
+        So are those of which the circuit may be full; what the loop is to hand over itself is added to that.
+        """
+        size = nbytes(value)
+        if size > LARGE or self._puts.busy(core):
+            return True
+        if size > SMALL:
+            server = core.host
+            before = self._unconfirmed.get(server, 0)
+            # libca makes a put wait while 16 buffers of 16 KiB are filled (comQueSend.h, flushBlockThreshold).
+            if before and before + size > LARGE // 2:
+                return True
+            self._unconfirmed[server] = before + size
+        return False
+
+    def _confirmed(self, server: str, size: int) -> None:
+        left = self._unconfirmed.get(server, 0) - size
+        if left > 0:
+            self._unconfirmed[server] = left
+        else:
+            self._unconfirmed.pop(server, None)
 
     async def put(
         self,
@@ -365,7 +389,10 @@ class End:
         owner: object = None,
     ) -> bool:
         """Write to a connected channel as that DBR type, -2 for its own; False if completion did not come by then."""
-        if self.by_thread(core, value):
+        by_thread = self.by_thread(core, value)
+        server = core.host if self._unconfirmed else ""
+        sent_before = self._unconfirmed.get(server, 0)
+        if by_thread:
             # The caller's array is its own again as soon as its task goes on.
             request = await self._put_by_thread(core, owned(value), sent, wait, deadline, owner)
         elif wait:
@@ -378,6 +405,8 @@ class End:
         if not await self.wait(request, deadline):
             return False
         request.result(0.0)
+        if sent_before:  # all that was on the circuit before has left
+            self._confirmed(server, sent_before)
         return True
 
     async def _put_by_thread(

@@ -457,6 +457,40 @@ def test_puts_keep_their_order_while_a_circuit_is_full(spare_ioc: Callable[..., 
     run(main())
 
 
+def test_smaller_arrays_do_not_hold_up_the_loop(spare_ioc: Callable[..., SoftIOC]) -> None:
+    server = spare_ioc(BIG)
+    too_late = threading.Event()
+
+    def rescue() -> None:  # a loop that stands still resumes nothing
+        too_late.set()
+        server.resume()
+
+    async def main() -> None:
+        name = server["big"]
+        await aio.connect(name)
+        await asyncio.to_thread(server.pause)
+        timer = threading.Timer(15, rescue)
+        timer.start()
+        some = [asyncio.create_task(aio.caput(name, [float(i)] * 30_000)) for i in range(80)]
+        lists = [
+            asyncio.create_task(aio.caput([name], [[float(i)] * 30_000])) for i in range(80, 100)
+        ]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        timer.cancel()
+        await asyncio.to_thread(timer.join)
+        assert not too_late.is_set()
+        await asyncio.to_thread(server.resume)
+        await asyncio.gather(*some, *lists)
+        end = current()
+        assert end._unconfirmed
+        await aio.caput(name, [7.0], wait=True)
+        assert not end._unconfirmed  # what comes next is handed over by the loop again
+        assert not end.by_thread(end.channel(name), [0.0] * 30_000)
+
+    run(main())
+
+
 @pytest.mark.parametrize("made", [bytearray, memoryview, array.array], ids=lambda m: m.__name__)
 def test_whatever_has_a_buffer_is_copied_and_handed_over(made: Any, ioc: SoftIOC) -> None:
     async def main() -> None:
