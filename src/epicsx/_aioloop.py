@@ -7,8 +7,9 @@ Threads
 
 Lifetime
     An `End` is made at the loop's first use of Channel Access. It ends when the loop shuts down its asynchronous
-    generators, as ``asyncio.run`` does; else when the loop is freed, or, once it is closed, with the next use of this
-    module by any loop. What waits then is lost, for that loop alone, logged and counted.
+    generators, as ``asyncio.run`` does, after the answers to what those ask for at their end; else when the loop is
+    freed, or, once it is closed, with the next use of this module by any loop. What waits then is lost, for that loop
+    alone, logged and counted; a task that still waits is told by an error.
     A forked child has none of them.
 """
 
@@ -18,6 +19,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 import threading
 import weakref
 from collections import deque
@@ -29,6 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import _ca, _request
+from .enums import ECA
 from .errors import BadValueError, CAError
 
 if TYPE_CHECKING:
@@ -37,7 +40,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("epicsx")
 
 LARGE = 256 * 1024
-"""Puts of more bytes leave by a thread of their own: handing them over waits while the circuit is full."""
+"""Puts of more bytes are handed over by a thread: that waits while the circuit is full."""
+SMALL = 1024
+"""Puts of no more bytes are not added up."""
 TURN = 16
 """After so many updates of one PV others have a turn."""
 ROUND = 1000
@@ -62,6 +67,55 @@ class LoopCounts(NamedTuple):
     """What is subscribed for it."""
 
 
+class HandOver:
+    """Puts that a thread hands over to libca, those to one server in the order in which they were asked for.
+
+    Each server has a line of its own, as a full circuit holds up what is behind. A line has a thread while puts wait.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lines: dict[str, deque[Callable[[], None]]] = {}
+
+    def busy(self, core: _ca.Core) -> bool:
+        """Whether a put to its server waits or is just being handed over: what follows must not overtake it."""
+        return bool(self._lines) and core.host in self._lines
+
+    def add(self, server: str, put: Callable[[], None]) -> None:
+        """Have it called, after all that were added before."""
+        with self._lock:
+            line = self._lines.get(server)
+            if line is not None:
+                line.append(put)
+                return
+            line = self._lines[server] = deque([put])
+        threading.Thread(
+            target=self._work, args=(server, line), name="epicsx-put", daemon=True
+        ).start()
+
+    def withdraw(self, server: str, put: Callable[[], None]) -> None:
+        """Take back what has not been handed over yet."""
+        with self._lock, suppress(ValueError):
+            self._lines.get(server, deque()).remove(put)
+
+    def close(self) -> None:
+        """Take back all."""
+        with self._lock:
+            for line in self._lines.values():
+                line.clear()
+
+    def _work(self, server: str, line: deque[Callable[[], None]]) -> None:
+        """Thread: our own, until nothing waits."""
+        while True:
+            with self._lock:
+                if not line:
+                    del self._lines[server]
+                    return
+                put = line.popleft()
+            put()
+            del put  # and with it the values
+
+
 class End:
     """One loop's end of everything."""
 
@@ -73,6 +127,11 @@ class End:
         self._due: deque[Any] = deque()  # monitors with updates
         self._going = False
         self.closed = False
+        self._puts = HandOver()
+        self._unconfirmed: dict[str, int] = {}
+        """Bytes of arrays that the loop has handed over, by server, that no answer has proved to have left."""
+        self._waits: dict[asyncio.Future[Any], tuple[str, bool]] = {}
+        """What tasks wait for: of which PV, and whether the loop waits for it before it ends."""
         self._thread = threading.get_ident()
         self._reading, self._writing = socket.socketpair()
         for each in (self._reading, self._writing):
@@ -86,9 +145,10 @@ class End:
             self._reading.setblocking(True)
             threading.Thread(target=self._listen, name="epicsx-loop", daemon=True).start()
         weakref.finalize(loop, self.close).atexit = False
-        self._guard: AsyncGenerator[None, None] | None = self._until_shutdown()
-        with suppress(StopIteration):
-            self._guard.asend(None).send(None)  # begun: so the loop knows of it
+        self._guard: AsyncGenerator[None, None] | None = None
+        if not _shuts_down(loop):
+            self._guard = self._until_shutdown()
+            _begin(self._guard)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -123,7 +183,11 @@ class End:
         try:
             while waiting and left > 0:
                 monitor = waiting.popleft()
-                made = monitor.turn()
+                try:
+                    made = monitor.turn()
+                except BaseException:  # Ctrl-C: the rest is told once the loop goes on
+                    waiting.append(monitor)
+                    raise
                 if made:
                     waiting.append(monitor)
                 left -= made or 1
@@ -146,7 +210,32 @@ class End:
             yield
         finally:
             self._guard = None
-            self.close()
+            try:
+                if not self.closed:
+                    await self._settle()
+            finally:
+                self.close()
+
+    async def _settle(self) -> None:
+        """Wait for what others ask for while the loop ends, as in the ``finally`` of a generator."""
+        quiet = 0
+        while quiet < 5 and not self.closed:  # turns in which what has its answer may ask again
+            last = [future for future, (_, awaited) in self._waits.items() if awaited]
+            if last:
+                quiet = 0
+                await asyncio.wait(last)
+            else:
+                quiet += 1
+                await asyncio.sleep(0)
+
+    def _ending(self, name: str) -> CAError:
+        return CAError(int(ECA.CHANDESTROY), "the event loop is ending", name)
+
+    def _fail(self) -> None:
+        """Thread: the loop's. Nothing that is waited for comes any more."""
+        for future, (name, _) in list(self._waits.items()):
+            if not future.done():
+                future.set_exception(self._ending(name))
 
     def close(self) -> None:
         """Let the loop go. What waits is counted as lost. Idempotent."""
@@ -158,15 +247,20 @@ class End:
             loop = self._loop()
             if loop is not None and _ends.get(loop) is self:
                 del _ends[loop]
-        for monitor in list(self.monitors):
-            monitor.close()
-        lost = self.inbox.kill()
+        self._puts.close()
+        lost = sum(monitor.end() for monitor in list(self.monitors))
+        lost += self.inbox.kill()
         with _lock:
             _past += lost
         if lost:
             log.warning(
                 "an event loop has ended: %d updates and answers that waited for it are lost", lost
             )
+        if loop is not None and not loop.is_closed():
+            if threading.get_ident() == self._thread:
+                self._fail()
+            else:
+                later(loop, self._fail)
         if self._watched and loop is not None and not loop.is_closed():
             if threading.get_ident() == self._thread:
                 loop.remove_reader(self._reading.fileno())
@@ -216,21 +310,39 @@ class End:
 
         So it is when the waiting task is cancelled: nothing of the answer reaches anybody then.
         """
-        loop = self.loop
-        future: asyncio.Future[bool] = loop.create_future()
+        future: asyncio.Future[bool] = self.loop.create_future()
 
         def over(_: Any = None) -> None:
             if not future.done():
                 future.set_result(request.done())
 
         request.add_done_callback(over)
-        timer = None if deadline is None else loop.call_at(deadline, over)
+        try:
+            ended: bool = await self._answer(future, deadline, over, request.core.name)
+            return ended
+        finally:
+            request.cancel()  # of no effect on what has ended
+
+    async def _answer(
+        self,
+        future: asyncio.Future[Any],
+        deadline: float | None,
+        too_late: Callable[[], None],
+        name: str,
+    ) -> Any:
+        """What the future is set to; by `too_late` at the deadline, and by an error when the loop ends before."""
+        if self.closed:
+            raise self._ending(name)
+        loop = self.loop
+        timer = None if deadline is None else loop.call_at(deadline, too_late)
+        ending = _shuts_down(loop)
+        self._waits[future] = name, deadline is not None if ending is None else ending
         try:
             return await future
         finally:
+            del self._waits[future]
             if timer is not None:
                 timer.cancel()
-            request.cancel()  # of no effect on what has ended
 
     async def connected(self, cores: Sequence[_ca.Core], deadline: float | None) -> bool:
         """Whether all of these channels are connected by then."""
@@ -243,6 +355,30 @@ class End:
                     core.wait_connected(0.0)  # raises
         return True
 
+    def by_thread(self, core: _ca.Core, value: Any) -> bool:
+        """Whether it is handed over by a thread: a large one, and what follows on one that waits.
+
+        So are those of which the circuit may be full; what the loop is to hand over itself is added to that.
+        """
+        size = nbytes(value)
+        if size > LARGE or self._puts.busy(core):
+            return True
+        if size > SMALL:
+            server = core.host
+            before = self._unconfirmed.get(server, 0)
+            # libca makes a put wait while 16 buffers of 16 KiB are filled (comQueSend.h, flushBlockThreshold).
+            if before and before + size > LARGE // 2:
+                return True
+            self._unconfirmed[server] = before + size
+        return False
+
+    def _confirmed(self, server: str, size: int) -> None:
+        left = self._unconfirmed.get(server, 0) - size
+        if left > 0:
+            self._unconfirmed[server] = left
+        else:
+            self._unconfirmed.pop(server, None)
+
     async def put(
         self,
         core: _ca.Core,
@@ -253,10 +389,12 @@ class End:
         owner: object = None,
     ) -> bool:
         """Write to a connected channel as that DBR type, -2 for its own; False if completion did not come by then."""
-        if nbytes(value) > LARGE:
+        by_thread = self.by_thread(core, value)
+        server = core.host if self._unconfirmed else ""
+        sent_before = self._unconfirmed.get(server, 0)
+        if by_thread:
             # The caller's array is its own again as soon as its task goes on.
-            value = np.array(value) if isinstance(value, np.ndarray) else type(value)(value)
-            request = await self._put_by_thread(core, value, sent, wait, deadline, owner)
+            request = await self._put_by_thread(core, owned(value), sent, wait, deadline, owner)
         elif wait:
             request = core.put_async(value, None, False, None, owner, self.inbox, sent)
         else:
@@ -267,6 +405,8 @@ class End:
         if not await self.wait(request, deadline):
             return False
         request.result(0.0)
+        if sent_before:  # all that was on the circuit before has left
+            self._confirmed(server, sent_before)
         return True
 
     async def _put_by_thread(
@@ -280,11 +420,13 @@ class End:
     ) -> Any:
         """The request for its completion; None without `wait`; False if it could not be handed over by then."""
         loop = self.loop
+        time_of = loop.time
+        server = core.host
         future: asyncio.Future[Any] = loop.create_future()
 
         def told(request: Any, error: BaseException | None) -> None:
             if future.done():  # cancelled meanwhile
-                if request is not None:
+                if request:
                     request.cancel()
             elif error is not None:
                 future.set_exception(error)
@@ -292,9 +434,12 @@ class End:
                 future.set_result(request)
 
         def hand_over() -> None:
-            request, failed = None, None
+            request: Any = None
+            failed: Exception | None = None
             try:
-                if wait:
+                if deadline is not None and time_of() >= deadline:  # the loop may be busy
+                    request = False
+                elif wait:
                     request = core.put_async(value, None, False, None, owner, self.inbox, sent)
                 else:
                     core.put(value, False, 0.0, False, owner, sent)
@@ -303,30 +448,64 @@ class End:
             try:
                 loop.call_soon_threadsafe(told, request, failed)
             except RuntimeError:  # the loop is closed
-                if request is not None:
+                if request:
                     request.cancel()
 
         def too_late() -> None:
             if not future.done():
                 future.set_result(False)
 
-        threading.Thread(target=hand_over, name="epicsx-put", daemon=True).start()
-        timer = None if deadline is None else loop.call_at(deadline, too_late)
+        self._puts.add(server, hand_over)
         try:
-            return await future
+            return await self._answer(future, deadline, too_late, core.name)
         finally:
-            if timer is not None:
-                timer.cancel()
+            self._puts.withdraw(server, hand_over)
+
+
+def _begin(guard: AsyncGenerator[None, None]) -> None:
+    """Have the running loop know of it, but not the other way round: its finalizer would keep the loop alive."""
+    before = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(finalizer=None)
+    try:
+        with suppress(StopIteration):
+            guard.asend(None).send(None)
+    finally:
+        sys.set_asyncgen_hooks(*before)
+
+
+def _shuts_down(loop: asyncio.AbstractEventLoop) -> bool | None:
+    """Whether it closes its asynchronous generators, or has; None for loops that do not tell."""
+    return getattr(loop, "_asyncgens_shutdown_called", None)
 
 
 def nbytes(value: Any) -> int:
     """How large what is put is, where that is known without looking at each element."""
+    if isinstance(value, (int, float)):  # most puts
+        return 0
     found = getattr(value, "nbytes", None)
     if isinstance(found, int):
         return found
     if isinstance(value, (list, tuple)):
         return 8 * len(value)
-    return len(value) if isinstance(value, (str, bytes, bytearray)) else 0
+    if isinstance(value, str):
+        return len(value)
+    try:
+        return memoryview(value).nbytes  # of bytes, array.array and all others that have a buffer
+    except (TypeError, ValueError, BufferError):
+        return 0
+
+
+def owned(value: Any) -> Any:
+    """What is put, in memory that nobody else writes to."""
+    if isinstance(value, (int, float, str, bytes)):
+        return value
+    if isinstance(value, (list, tuple, bytearray)):
+        return type(value)(value) if type(value) in (list, tuple, bytearray) else list(value)
+    try:
+        memoryview(value).release()
+    except (TypeError, ValueError, BufferError):
+        return value
+    return np.array(value)
 
 
 def current() -> End:

@@ -357,7 +357,9 @@ def put_value(value: Any, sent: int, core: Core) -> Any:
         return _number(value, core)
     if sent == DBR_CHAR and isinstance(value, (str, bytes)):
         data = _encoded(value) if isinstance(value, str) else value
-        return numpy.frombuffer(data or b"\0", numpy.uint8)
+        if len(data) < core.count:  # else a longer text of before goes on behind it
+            data += b"\0"
+        return numpy.frombuffer(data, numpy.uint8)
     if sent == DBR_STRING:
         if isinstance(value, (str, bytes)):
             return value

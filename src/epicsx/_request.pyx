@@ -10,6 +10,7 @@ Lifetime
 """
 
 import logging
+from collections.abc import Coroutine
 
 cimport cython
 from caerr cimport ECA_CHANDESTROY, ECA_DISCONN, ECA_NORMAL, ECA_TIMEOUT
@@ -283,22 +284,6 @@ cdef class Inbox:
 
 
 @cython.final
-@cython.freelist(8)
-cdef class Ready:
-    """What can be awaited, and is there already."""
-    cdef object item
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        raise StopIteration(self.item)
-
-
-@cython.final
 @cython.no_gc_clear
 cdef class LoopSubscription(Subscription):
     """A subscription whose updates wait until an event loop takes them.
@@ -400,16 +385,68 @@ cdef class Flow:
         return self
 
     def __anext__(self):
-        cdef Ready found
-        self.taken += 1
-        if self.taken % self.turn:
-            item = self._handle.take()
+        cdef Ready found = Ready.__new__(Ready)
+        found.flow = self
+        return found
+
+
+@cython.final
+@cython.freelist(8)
+cdef class Ready:
+    """The coroutine of one step of a `Flow`: it takes what waits when it begins, not before, and needs no frame then."""
+    cdef Flow flow                      # until it begins
+    cdef object rest                    # the coroutine that goes on where nothing waits
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef Flow flow = self.flow
+        if flow is None:
+            return self.under_way().send(None)
+        self.flow = None
+        flow.taken += 1
+        if flow.taken % flow.turn:
+            item = flow._handle.take()
             while item is True or item is False:
-                item = self._handle.take()
+                item = flow._handle.take()
             if item is not None:
-                found = Ready.__new__(Ready)
-                found.item = item
-                return found
+                raise StopIteration(item)
         else:
-            self.tired = True
-        return self._next()
+            flow.tired = True
+        self.rest = flow._next()
+        return self.rest.send(None)
+
+    cdef object under_way(self):
+        if self.rest is None:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        return self.rest
+
+    def send(self, value):
+        """As of a coroutine."""
+        if self.flow is None:
+            return self.under_way().send(value)
+        if value is not None:
+            raise TypeError("can't send non-None value to a just-started coroutine")
+        return self.__next__()
+
+    def throw(self, kind, value=None, trace=None):
+        """As of a coroutine; before it began, nothing has been taken."""
+        if self.flow is None:
+            return self.under_way().throw(kind if value is None else value)
+        self.flow = None
+        if value is None:
+            value = kind() if isinstance(kind, type) else kind
+        raise value if trace is None else value.with_traceback(trace)
+
+    def close(self):
+        """As of a coroutine."""
+        self.flow = None
+        if self.rest is not None:
+            self.rest.close()
+
+
+Coroutine.register(Ready)               # so asyncio makes tasks of it

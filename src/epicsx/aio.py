@@ -181,7 +181,12 @@ async def _many(
         # Those that are connected do not wait for those that are not.
         ready = [i for i in todo if cores[i].connected]
         if ready:
-            made = await act(end, [cores[i] for i in ready], ready, deadline)
+            try:
+                made = await act(end, [cores[i] for i in ready], ready, deadline)
+            except CAError as error:
+                if not end.closed:
+                    raise
+                made = [error] * len(ready)
             for i, result in zip(ready, made, strict=True):
                 if isinstance(result, BaseException) and not isinstance(result, CANothing):
                     if not isinstance(result, CAError):
@@ -198,9 +203,18 @@ async def _many(
             break
         soon = now + patience
         patience = min(2 * patience, 1.0)
-        await end.connected(
-            [cores[i] for i in todo], soon if deadline is None else min(soon, deadline)
-        )
+        try:
+            await end.connected(
+                [cores[i] for i in todo], soon if deadline is None else min(soon, deadline)
+            )
+        except CAError as error:
+            if not end.closed:
+                raise
+            for i in todo:
+                found[i] = _nothing(error, cores[i].name)
+                if throw:
+                    raise found[i] from error
+            return found
     missing = f" ({len(todo)} of {len(cores)} PVs)" if throw else ""
     for i in todo:
         found[i] = _too_late(cores[i], what, missing)
@@ -298,6 +312,7 @@ async def caget(
 
     if isinstance(pvs, str):
         return await _one(pvs, timeout, throw, "get", get)
+    pvs = list(pvs)  # an iterator, too
     long_texts = any(name.endswith("$") for name in pvs)
     return await _many(pvs, timeout, throw, "get", get_all)
 
@@ -351,8 +366,9 @@ async def caput(  # the third argument is another one for a list, as in aioca
     wait : bool
         Wait until the records have finished processing.
     timeout, throw
-        As of `caget`. Arrays of more than 256 KiB are copied and handed over by a thread of their own, so that the loop
-        goes on where the network is slow.
+        As of `caget`. Arrays of more than 256 KiB are copied and handed over by a thread, so that the loop goes on
+        where the network is slow, and what follows to the same server after them. What is not handed over in time is
+        not sent.
 
     Raises
     ------
@@ -363,7 +379,7 @@ async def caput(  # the third argument is another one for a list, as in aioca
     """
     if isinstance(pvs, str):
         return await _put_one(pvs, values, *args, timeout=timeout, throw=throw, **kwds)
-    return await _put_many(pvs, values, *args, timeout=timeout, throw=throw, **kwds)
+    return await _put_many(list(pvs), values, *args, timeout=timeout, throw=throw, **kwds)
 
 
 async def _put_one(
@@ -393,7 +409,8 @@ async def _put_many(
     timeout: Timeout,
     throw: bool,
 ) -> Any:
-    if repeat_value or isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+    one = isinstance(values, (str, bytes)) or not hasattr(values, "__iter__")
+    if repeat_value or one or getattr(values, "ndim", 1) == 0:
         each = [values] * len(names)
     else:
         each = list(values)
@@ -415,8 +432,14 @@ async def _put_many(
             put_value(each[i], sent, core)
             for i, sent, core in zip(places, types, cores, strict=True)
         ]
-        big = [k for k, value in enumerate(made) if _aioloop.nbytes(value) > _aioloop.LARGE]
-        small = [k for k in range(len(made)) if k not in set(big)] if big else range(len(made))
+        big: list[int] = []
+        held_up: set[Core] = set()
+        for k, (core, value) in enumerate(zip(cores, made, strict=True)):
+            if core in held_up or end.by_thread(core, value):
+                big.append(k)
+                held_up.add(core)
+        apart = set(big)
+        small = [k for k in range(len(made)) if k not in apart] if big else range(len(made))
         found: list[Any] = [None] * len(made)
         few = ([cores[k] for k in small], [made[k] for k in small], [types[k] for k in small])
         under_way = None
@@ -510,7 +533,7 @@ async def _connect(
         return found[0] if isinstance(pvs, str) else found
     if isinstance(pvs, str):
         return await _one(pvs, timeout, throw, "connect", one)
-    return await _many(pvs, timeout, throw, "connect", all_of)
+    return await _many(list(pvs), timeout, throw, "connect", all_of)
 
 
 def get_channel_infos() -> list[ChannelInfo]:
@@ -689,15 +712,31 @@ class Subscription:
         """Call back; True if that goes on by itself."""
         try:
             result = self.callback(value)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             log.exception("callback of '%s' failed", self.name)
             return False
         if result is not None and inspect.isawaitable(result):
-            self._task = self._end.loop.create_task(self._go_on(result))
-            if inspect.iscoroutine(result):  # of a task that is cancelled before it began
-                self._task.add_done_callback(lambda _: result.close())
+            self._task = task = self._end.loop.create_task(self._go_on(result))
+
+            def over(_: Any) -> None:
+                if inspect.iscoroutine(result):  # of a task that is cancelled before it began
+                    result.close()
+                if task.cancelled():
+                    self._cancelled()
+                elif task.exception() is not None:  # Ctrl-C: the rest is told once the loop goes on
+                    self._end.due(self)
+
+            task.add_done_callback(over)
             return True
         return False
+
+    def _cancelled(self) -> None:
+        """The program has cancelled the task that awaits the callback: it wants no more."""
+        self._task = None
+        if self._core is not None:
+            waited = self.end()
+            text = "subscription of '%s' is closed, as its task was cancelled; %d updates waited"
+            log.info(text, self.name, waited)
 
     async def _go_on(self, result: Awaitable[Any]) -> None:
         """Await the callback, and those for what came meanwhile, one after the other."""
@@ -708,6 +747,10 @@ class Subscription:
                     await result
                 except Exception:
                     log.exception("callback of '%s' failed", self.name)
+                except asyncio.CancelledError:
+                    if _told_to_end():
+                        raise
+                    log.exception("callback of '%s' failed", self.name)
                 told += 1
                 if told % TURN == 0:
                     await asyncio.sleep(0)
@@ -716,7 +759,7 @@ class Subscription:
                     return
                 try:
                     again = self.callback(value)
-                except Exception:
+                except (Exception, asyncio.CancelledError):
                     log.exception("callback of '%s' failed", self.name)
                     again = None
                 result = again if inspect.isawaitable(again) else asyncio.sleep(0)
@@ -732,16 +775,23 @@ class Subscription:
 
     def close(self) -> None:
         """End it: no callback begins any more, not of what waits either. Idempotent; any thread."""
+        self.end()
+
+    def end(self) -> int:
+        """As ``close``; how many updates waited."""
         with self._lock:
             core, self._core = self._core, None
             if core is None:
-                return
+                return 0
             self._before += self._lost_now()
             self.state = self.CLOSED
             handle, self._handle = self._handle, None
         self._end.monitors.discard(self)
+        waited = 0
         if handle is not None:
+            before = handle.stats.dropped
             handle.close()
+            waited = handle.stats.dropped - before
         request, self._request = self._request, None
         if request is not None:
             request.cancel()
@@ -749,6 +799,7 @@ class Subscription:
             self._end_tasks()
         elif (loop := self._end._loop()) is not None:
             _aioloop.later(loop, self._end_tasks)
+        return waited
 
     def _end_tasks(self) -> None:
         self._stop_timer()
@@ -759,6 +810,12 @@ class Subscription:
     def __repr__(self) -> str:
         state = ("opening", "open", "closed")[self.state]
         return f"<Subscription {self.name!r}, {state}>"
+
+
+def _told_to_end() -> bool:
+    """Whether the running task itself is cancelled, not something that it awaits; unknown, and true, in Python 3.10."""
+    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    return cancelling is None or cancelling() > 0
 
 
 @overload
@@ -804,14 +861,16 @@ def camonitor(
     ----------
     callback : callable
         A function, or a coroutine function, which is awaited before it is called again. It runs in the loop's thread.
-        One that raises is logged, and its subscription goes on.
+        One that raises is logged, and its subscription goes on; where the task of a coroutine is cancelled, it is
+        closed.
     events : int
         Which changes are updates: of DBE_VALUE, DBE_LOG, DBE_ALARM, DBE_PROPERTY; None goes by `format`.
     datatype, format, count
         As of `caget`.
     all_updates : bool
         Every update, also when they come faster than the callback takes them; False gives the newest then, and counts
-        the others in ``dropped_callbacks``; its ``update_count`` says for how many it stands.
+        the others in ``dropped_callbacks``; its ``update_count`` says for how many it stands. Of all, 250 000 may wait,
+        of arrays 64 MiB; what finds no room is counted there, too.
     notify_disconnect : bool
         Have the callback told of a lost connection by a `CANothing`, after the updates of before.
     connect_timeout : float, (float,) or None

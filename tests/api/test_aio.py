@@ -1,20 +1,22 @@
-"""epicsx.aio beyond aioca: updates, a channel's coroutines, several loops, loops that close, cancelled tasks."""
+"""epicsx.aio beyond aioca: updates, a channel's coroutines, puts, cancelled tasks, callbacks."""
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import gc
 import logging
 import pickle
+import sys
 import threading
-import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from support import idle, threads_settle, wait_until
+from support import idle, wait_until
+from support.coroutines import run, until, write
 
 from epicsx import (
     DBR,
@@ -26,33 +28,10 @@ from epicsx import (
     Channel,
     aio,
 )
+from epicsx._aioloop import current, owned
 from epicsx.testing import SoftIOC
 
 pytestmark = pytest.mark.core
-
-
-def run(main: Coroutine[Any, Any, Any]) -> Any:
-    """As asyncio.run, but a test that hangs says so."""
-
-    async def timed() -> Any:
-        return await asyncio.wait_for(main, 30.0)
-
-    return asyncio.run(timed())
-
-
-async def until(condition: Callable[[], Any], timeout: float = 10.0) -> None:
-    """As wait_until, while the loop goes on."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, condition
-        await asyncio.sleep(0.002)
-
-
-def write(name: str, *values: Any) -> None:
-    """Write values one after the other, from a thread that is not the loop's, or while the loop stands still."""
-    with Channel(name) as channel:
-        for value in values:
-            channel.put(value, wait=True)
 
 
 # ---- updates
@@ -185,6 +164,55 @@ def test_an_iteration_that_is_left_ends_the_subscription(ioc: SoftIOC) -> None:
         await asyncio.sleep(0)  # what woke us keeps the cancellation, and its traceback
         gc.collect()
         assert aio.counts().subscriptions == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["waiting", "none yet"])
+def test_a_step_is_a_coroutine(waits: bool, ioc: SoftIOC) -> None:
+    """For tasks and for wait_for; one that is cancelled before it begins has taken nothing."""
+
+    async def main() -> None:
+        write(ioc["longout"], 0)
+        flow = aio.updates(ioc["longout"])
+        assert (await asyncio.wait_for(flow.__anext__(), 10)).value == 0
+        ways: list[Any] = [asyncio.create_task, asyncio.ensure_future]
+        for number, made in enumerate([*ways, asyncio.get_running_loop().create_task], 1):
+            if waits:
+                write(ioc["longout"], number)  # the loop stands still
+                wait_until(lambda: flow.stats.pending == 1)
+            step = flow.__anext__()
+            assert asyncio.iscoroutine(step)
+            task = made(step)
+            if not waits:
+                await asyncio.sleep(0)
+                await asyncio.to_thread(write, ioc["longout"], number)
+            assert (await task).value == number
+        if waits:
+            write(ioc["longout"], 9)
+            wait_until(lambda: flow.stats.pending == 1)
+        task = asyncio.create_task(anext(flow))
+        if not waits:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        flow.__anext__().close()
+        del task
+        assert flow.stats.pending == waits
+        if not waits:
+            write(ioc["longout"], 9)
+        step = flow.__anext__()
+        assert (await step).value == 9
+        with pytest.raises(RuntimeError, match="already awaited"):
+            await step
+        with pytest.raises(ZeroDivisionError):
+            flow.__anext__().throw(ZeroDivisionError("on purpose"))
+        with pytest.raises(TypeError, match="just-started"):
+            flow.__anext__().send(1)
+        flow.close()
+        with pytest.raises(StopAsyncIteration):
+            await asyncio.create_task(anext(flow))
 
     run(main())
 
@@ -365,8 +393,6 @@ def test_a_cancelled_task_lets_go(ioc: SoftIOC) -> None:
 
 
 def test_a_large_put_is_a_copy_handed_over_by_a_thread(ioc: SoftIOC) -> None:
-    threads = list(threading.enumerate())
-
     async def main() -> None:
         values = np.arange(100_000, dtype=float)
         with Channel(ioc["big:double"]) as channel:
@@ -389,7 +415,100 @@ def test_a_large_put_is_a_copy_handed_over_by_a_thread(ioc: SoftIOC) -> None:
         assert (len(large), list(small)) == (70_000, [1.0])
 
     run(main())
-    threads_settle([*threads, *(t for t in threading.enumerate() if t.name == "epicsx-bulk")])
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name == "epicsx-put"])
+
+
+BIG = 'record(waveform, "$(P)big") { field(FTVL, "DOUBLE") field(NELM, "500000") }'
+
+
+def test_puts_keep_their_order_while_a_circuit_is_full(spare_ioc: Callable[..., SoftIOC]) -> None:
+    """What cannot be handed over in time, or is given up before, is not sent."""
+    server = spare_ioc(BIG)
+
+    async def main() -> None:
+        told: list[float] = []
+        aio.camonitor(server["big"], lambda v: told.extend(np.ravel(v)), count=1, all_updates=True)
+        with Channel(server["big"]) as channel:
+            await channel.aconnect()
+
+            def put(value: float, count: int = 400_000, timeout: float | None = 60.0) -> Any:
+                return asyncio.create_task(channel.aput([value] * count, timeout=timeout))
+
+            await put(-1.0, 1)
+            await until(lambda: told and told[-1] == -1.0)
+            await asyncio.to_thread(server.pause)
+            sent = [put(float(i)) for i in range(8)]
+            late = [put(100.0 + i, count, 0.05) for i, count in enumerate((400_000, 1))]
+            given_up = put(200.0)
+            small = put(300.0, 1)
+            for each in await asyncio.gather(*late, return_exceptions=True):
+                assert isinstance(each, CATimeoutError)
+            given_up.cancel()
+            assert not small.done()
+            mixed = asyncio.create_task(aio.caput([server["big"]] * 2, [[301.0], [302.0]]))
+            await asyncio.sleep(0)
+            await asyncio.to_thread(server.resume)
+            await asyncio.gather(*sent, small, mixed)
+            await until(lambda: told[-1] == 302.0)
+        told = told[told.index(-1.0) :]
+        assert told == sorted(told)
+        assert not [value for value in told if 100 <= value < 300]
+
+    run(main())
+
+
+def test_smaller_arrays_do_not_hold_up_the_loop(spare_ioc: Callable[..., SoftIOC]) -> None:
+    server = spare_ioc(BIG)
+    too_late = threading.Event()
+
+    def rescue() -> None:  # a loop that stands still resumes nothing
+        too_late.set()
+        server.resume()
+
+    async def main() -> None:
+        name = server["big"]
+        await aio.connect(name)
+        await asyncio.to_thread(server.pause)
+        timer = threading.Timer(15, rescue)
+        timer.start()
+        some = [asyncio.create_task(aio.caput(name, [float(i)] * 30_000)) for i in range(80)]
+        lists = [
+            asyncio.create_task(aio.caput([name], [[float(i)] * 30_000])) for i in range(80, 100)
+        ]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        timer.cancel()
+        await asyncio.to_thread(timer.join)
+        assert not too_late.is_set()
+        await asyncio.to_thread(server.resume)
+        await asyncio.gather(*some, *lists)
+        end = current()
+        assert end._unconfirmed
+        await aio.caput(name, [7.0], wait=True)
+        assert not end._unconfirmed  # what comes next is handed over by the loop again
+        assert not end.by_thread(end.channel(name), [0.0] * 30_000)
+
+    run(main())
+
+
+@pytest.mark.parametrize("made", [bytearray, memoryview, array.array], ids=lambda m: m.__name__)
+def test_whatever_has_a_buffer_is_copied_and_handed_over(made: Any, ioc: SoftIOC) -> None:
+    async def main() -> None:
+        kind = "B" if made is bytearray else "d"
+        given = array.array(kind, bytes(300_000 * (1 if kind == "B" else 8)))
+        value: Any = given if made is array.array else made(given)
+        name = ioc["big:double"]
+        with Channel(name) as channel:
+            await channel.aconnect()
+            assert current().by_thread(channel._core, value)
+            mine = owned(value)
+            value[0] = 5
+            assert mine[0] == 0
+            if kind == "d":
+                await channel.aput(value, wait=True)
+                assert (await channel.aget()).value[0] == 5.0
+
+    run(main())
 
 
 def test_filtered_channels(ioc: SoftIOC) -> None:
@@ -402,180 +521,6 @@ def test_filtered_channels(ioc: SoftIOC) -> None:
                         await part.aput([1.0])
 
     run(main())
-
-
-# ---- loops
-
-
-def test_a_loop_in_each_thread(ioc: SoftIOC) -> None:
-    found: list[Any] = []
-
-    async def main(number: int) -> None:
-        name = ioc[f"bulk:{number:04d}"]
-        flow = aio.updates(name)
-        await anext(flow)
-        for value in range(20):
-            await aio.caput(name, value, wait=True)
-        seen = [(await anext(flow)).value for _ in range(19)]
-        found.append((number, seen[-1], await aio.caget(name)))
-        flow.close()
-        await aio.caput(name, number, wait=True)
-
-    write(ioc["bulk:0001"], -1)
-    threads = [threading.Thread(target=asyncio.run, args=(main(i),)) for i in range(1, 6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert [(number, value) for number, _, value in sorted(found)] == [(i, 19) for i in range(1, 6)]
-    assert all(last in (18, 19) for _, last, _ in found)
-
-
-def test_a_loop_that_is_closed_loses_its_own_events_alone(
-    ioc: SoftIOC, caplog: pytest.LogCaptureFixture
-) -> None:
-    write(ioc["longout"], 0)
-    before = aio.lost()
-
-    async def subscribed() -> aio.Updates:
-        flow = aio.updates(ioc["longout"])
-        await anext(flow)
-        return flow
-
-    async def main() -> None:
-        mine = aio.updates(ioc["longout"])
-        await anext(mine)
-        await asyncio.to_thread(close_one)
-        assert [(await anext(mine)).value for _ in range(5)] == [1, 2, 3, 4, 5]
-        assert mine.stats == (6, 6, 0, 0, 0)
-        mine.close()
-
-    def close_one() -> None:
-        loop = asyncio.new_event_loop()  # which nobody shuts down properly
-        theirs = loop.run_until_complete(subscribed())
-        write(ioc["longout"], 1, 2)
-        loop.close()
-        write(ioc["longout"], 3, 4, 5)
-        wait_until(lambda: theirs.stats.received == 6)
-        assert theirs.stats.pending == 5
-        assert aio.lost() == before + 5
-        assert theirs.closed
-        assert theirs.stats == (6, 1, 0, 5, 0)
-
-    with caplog.at_level(logging.WARNING, "epicsx"):
-        run(main())
-    assert "5 updates and answers that waited for it are lost" in caplog.text
-
-
-def test_a_loop_that_ends_counts_what_nobody_took(ioc: SoftIOC) -> None:
-    idle(ioc, "slow2")
-    before = aio.lost()
-
-    async def main() -> None:
-        write(ioc["longout"], 0)
-        flow = aio.updates(ioc["longout"])
-        await anext(flow)
-        write(ioc["longout"], 1, 2, 3)
-        wait_until(lambda: flow.stats.pending == 3)
-        kept.append(flow)
-
-    kept: list[aio.Updates] = []
-    asyncio.run(main())
-    (flow,) = kept
-    assert flow.closed
-    assert aio.lost() == before + 3
-
-
-def test_loops_that_end_while_events_arrive(ioc: SoftIOC) -> None:
-    """Again and again, with a thread that posts: nothing crashes, and what is counted adds up."""
-    stop = threading.Event()
-    before = aio.lost()
-
-    def post() -> None:
-        with Channel(ioc["chain:go"]) as channel:
-            number = 0
-            while not stop.wait(0.001):
-                channel.put(number := number + 1)
-
-    async def main() -> list[aio.Updates]:
-        flows = [aio.updates(ioc[f"chain:{i:04d}"]) for i in range(100)]
-        for flow in flows:
-            await anext(flow)
-        time.sleep(0.01)  # events pile up
-        return flows
-
-    poster = threading.Thread(target=post)
-    poster.start()
-    try:
-        dropped = 0
-        for _ in range(10):
-            flows = asyncio.run(main())
-            for flow in flows:
-                stats = flow.stats
-                assert stats.received == stats.delivered + stats.dropped
-                dropped += stats.dropped
-            del flows, flow
-        assert aio.lost() - before == dropped
-    finally:
-        stop.set()
-        poster.join(10)
-
-
-class NoReaders(asyncio.SelectorEventLoop):
-    """A loop that watches no sockets, as some of Windows."""
-
-    def add_reader(self, *_: Any) -> None:  # type: ignore[override]
-        raise NotImplementedError
-
-
-def test_a_loop_that_watches_no_sockets(ioc: SoftIOC) -> None:
-    threads = list(threading.enumerate())
-    loop = NoReaders()
-
-    async def main() -> None:
-        told: list[Any] = []
-        aio.camonitor(ioc["longout"], told.append)
-        assert all(await aio.caput([ioc["longout"]] * 2, [4, 5], wait=True))
-        await until(lambda: told and told[-1] == 5)
-        flow = aio.updates(ioc["longout"])
-        assert (await anext(flow)).value == 5
-        flow.close()
-
-    try:
-        loop.run_until_complete(asyncio.wait_for(main(), 20))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-    finally:
-        loop.close()
-    threads_settle(
-        [*threads, *(t for t in threading.enumerate() if t.name.startswith("epicsx-default"))]
-    )
-
-
-def test_a_busy_dispatcher_delays_no_loop(ioc: SoftIOC) -> None:
-    """A callback may wait for what a loop does, also for a channel that is not connected yet."""
-    found: list[Any] = []
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        flow = aio.updates(ioc["ai"])
-
-        def callback(_: Any) -> None:
-            wanted = asyncio.run_coroutine_threadsafe(aio.caget(ioc["bi"]), loop)
-            found.append(wanted.result(10))
-            more = asyncio.run_coroutine_threadsafe(first(flow), loop)
-            found.append(more.result(10).value)
-
-        async def first(flow: aio.Updates) -> Any:
-            return await anext(flow)
-
-        with Channel(ioc["longin"]) as channel:
-            subscription = channel.subscribe(callback)
-            await until(lambda: len(found) == 2, 20)
-            subscription.close()
-        flow.close()
-
-    run(main())
-    assert found == [1, 2.5]
 
 
 # ---- camonitor, beyond what aioca says
@@ -640,6 +585,121 @@ def test_a_callback_that_raises_is_logged(ioc: SoftIOC, caplog: pytest.LogCaptur
     run(main())
     assert caplog.text.count(f"callback of '{ioc['longout']}' failed") == 4
     caplog.clear()  # the tracebacks keep the values
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10 does not say which task was cancelled")
+@pytest.mark.parametrize("later", [False, True], ids=["function", "coroutine"])
+def test_a_cancellation_inside_a_callback_is_an_error_like_others(
+    later: bool, ioc: SoftIOC, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        write(ioc["longout"], 0)
+        told: list[int] = []
+
+        def cancelled(value: Any) -> asyncio.Future[None]:
+            told.append(int(value))
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            return future
+
+        async def waits(value: Any) -> None:
+            await cancelled(value)
+
+        subscription = aio.camonitor(
+            ioc["longout"], waits if later else lambda value: cancelled(value).result()
+        )
+        for number in range(1, 4):
+            await until(lambda: told and told[-1] == number - 1)  # noqa: B023
+            write(ioc["longout"], number)
+        await until(lambda: told[-1] == 3)
+        subscription.close()
+
+    run(main())
+    assert caplog.text.count(f"callback of '{ioc['longout']}' failed") == 4
+    caplog.clear()
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["begun", "not begun"])
+def test_a_cancelled_delivery_closes_its_subscription(
+    begun: bool, ioc: SoftIOC, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        inside = asyncio.Event()
+
+        async def for_ever(_: Any) -> None:
+            inside.set()
+            await asyncio.Event().wait()
+
+        subscription = aio.camonitor(ioc["longout"], for_ever)
+        await until(lambda: subscription._task is not None) if not begun else await inside.wait()
+        assert subscription._task is not None
+        subscription._task.cancel()
+        await until(lambda: subscription.state == subscription.CLOSED)
+        assert aio.counts().subscriptions == 0
+
+    with caplog.at_level(logging.INFO, "epicsx"):
+        run(main())
+    assert f"subscription of '{ioc['longout']}' is closed, as its task was cancelled" in caplog.text
+
+
+def test_ctrl_c_in_a_callback_leaves_the_subscription_open(ioc: SoftIOC) -> None:
+    write(ioc["longout"], 0)
+    told: list[int] = []
+    loop = asyncio.new_event_loop()
+
+    def interrupted(value: Any) -> None:
+        told.append(int(value))
+        if value == 0:
+            raise KeyboardInterrupt
+
+    async def begin() -> None:
+        aio.camonitor(ioc["longout"], interrupted, all_updates=True)
+        await asyncio.sleep(30)
+
+    async def go_on() -> None:
+        await asyncio.to_thread(write, ioc["longout"], 1, 2)
+        await until(lambda: told == [0, 1, 2])
+
+    waiting = loop.create_task(begin())
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(waiting)
+    loop.run_until_complete(go_on())
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(waiting)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+def test_names_may_come_from_a_generator(ioc: SoftIOC) -> None:
+    async def main() -> None:
+        both = [ioc["double"], ioc["longout"]]
+
+        def names() -> Any:
+            return (name for name in both)
+
+        assert all(await aio.connect(names()))
+        assert all(await aio.caput(names(), np.array([1.5, 2.0]), wait=True))
+        assert await aio.caget(names()) == [1.5, 2]
+        assert [info.name for info in await aio.cainfo(names())] == both
+        assert all(await aio.caput(both, np.array(3), wait=True))  # of no dimension: one value
+        assert await aio.caget(both) == [3.0, 3]
+
+    run(main())
+
+
+@pytest.mark.parametrize("datatype", [None, aio.DBR_CHAR_STR])
+def test_a_short_text_replaces_a_longer_one(datatype: Any, ioc: SoftIOC) -> None:
+    async def main() -> None:
+        name = ioc["stringout"]
+        for given in ("xy", b"z", ""):
+            await aio.caput(name, "a longer text", wait=True)
+            await aio.caput(f"{name}.VAL$", given, datatype=datatype, wait=True)
+            expected = given.decode() if isinstance(given, bytes) else given
+            assert await aio.caget([name, f"{name}.VAL$"]) == [expected, expected]
+
+    run(main())
 
 
 def test_closed_at_once(ioc: SoftIOC) -> None:
