@@ -196,6 +196,7 @@ ARRAYS = """
 record(waveform, "$(P)w") { field(NELM, "5") field(FTVL, "DOUBLE") }
 record(waveform, "$(P)s") { field(NELM, "2") field(FTVL, "STRING") }
 record(waveform, "$(P)c") { field(NELM, "5") field(FTVL, "CHAR") }
+record(waveform, "$(P)many") { field(NELM, "3000") field(FTVL, "DOUBLE") }
 record(ao, "$(P)x") {}
 """
 
@@ -217,6 +218,8 @@ def test_write_takes_arrays(own_ioc: Starter) -> None:
         assert ioc.read("w") == held
     ioc.write("s", numpy.array(["a", "b"]))
     assert ioc.read("s").split() == ['"a"', '"b"']
+    ioc.write("many", [0] * 3000)
+    assert ioc.read("many.NORD") == "3000"
     ioc.write("c", "abcde")
     assert ioc.read("c") == "abcde"
     for scalar in (numpy.float64(2.5), numpy.array(2.5)):
@@ -229,6 +232,7 @@ def test_write_says_what_was_not_stored(own_ioc: Starter) -> None:
     ioc = own_ioc(ARRAYS)
     for name, value, told in (
         ("w", [1] * 9, "w has stored 5 of 9 elements"),
+        ("many", [0] * 3001, "many has stored 3000 of 3001 elements"),
         ("s", ["a", "b", "c"], "s has stored 2 of 3 elements"),
         ("c", "abcdefgh", "c has stored 5 of 8 characters"),
         ("c", [1, 2], r"c is of CHAR: dbpf has stored the text '\[1, 2\]'"),

@@ -415,6 +415,10 @@ class SoftIOC:
                 stored = 39  # MAX_STRING_SIZE of epicsTypes.h, less the zero at the end
             elif kind not in ("CHAR", "UCHAR") or answer[2] is None:
                 return
+        if size > stored and many is not None:  # dbpf shows a part of a long array
+            told = self.shell(f"dbgf {_word(self.prefix + name + '.NORD')}")
+            found = re.match(r"DBF_\w+: +(\d+)", told)
+            stored = int(found[1]) if found else (stored if stored < 100 else size)
         if size > stored:
             unit = "characters" if many is None else "elements"
             raise SoftIOCError(f"{name} has stored {stored} of {size} {unit}: it has no room")
