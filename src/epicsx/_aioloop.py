@@ -3,7 +3,8 @@
 Threads
     libca's threads put what ended and what came into the loop's inbox, in C, and wake the loop by one byte for all that
     came since it looked last; the loop's own thread does the rest. A loop that watches no sockets is woken by a thread
-    of ours, which reads that byte. `End.close` may come from any thread.
+    of ours, which reads that byte. Puts that may have to wait for a full circuit are handed over by a thread for each
+    server, which ends when none waits. `End.close` may come from any thread.
 
 Lifetime
     An `End` is made at the loop's first use of Channel Access. It ends when the loop shuts down its asynchronous
