@@ -107,7 +107,8 @@ def test_methods_of_a_subclass_are_called(ioc: SoftIOC) -> None:
     pv = Mine(ioc["longout"])
     assert pv.wait_for_connection(5)
     assert pv.get(with_ctrlvars=True) == pv.value
-    assert said[:2] == ["metadata", "control"]
+    # The monitor's first event may call run_callbacks meanwhile, on the dispatcher.
+    assert [each for each in said if each != "all"][:2] == ["metadata", "control"]
     pv.add_callback(lambda value=None, **kwds: seen.append((value, pv.value)), index=7)
     del said[:]
     new = pv.get() + 1
