@@ -393,7 +393,7 @@ cdef class Flow:
 @cython.final
 @cython.freelist(8)
 cdef class Ready:
-    """The coroutine of one step of a `Flow`: it takes what waits when it begins, not before, and needs no frame then."""
+    """The coroutine of one step of a `Flow`: it takes what waits when it begins, and needs no frame then."""
     cdef Flow flow                      # until it begins
     cdef object rest                    # the coroutine that goes on where nothing waits
 
