@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from epicsx.testing import AreaDetectorIOC, Loopback, MotorIOC, SoftIOC
+from epicsx.testing import AreaDetectorIOC, Loopback, MotorIOC, Repeater, SoftIOC
 from epicsx.testing.areadetector import numbered_frame
 
 DB = Path(__file__).parent.parent / "db" / "docs.db"
@@ -21,6 +21,9 @@ def lab() -> Iterator[dict[str, str]]:
     """Give the environment of a client that finds an IOC, a motor ``my:motor`` and the camera ``13SIM1:``."""
     pytest.importorskip("caproto")
     loopback = Loopback(spare=2)
+    # The snippets' processes would leave one behind.
+    own = Repeater(loopback.repeater_port).start()
+    assert own.wait()
     repeater: dict[str, Any] = {"repeater_port": loopback.repeater_port}
     camera = AreaDetectorIOC(
         prefix="13SIM1:",
@@ -52,3 +55,4 @@ def lab() -> Iterator[dict[str, str]]:
         yield loopback.env
         enough.set()
         feeder.join()
+    own.stop()
