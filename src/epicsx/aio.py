@@ -297,17 +297,11 @@ async def caget(
         lengths = [core.count for core in cores] if count < 0 else count
         sent = _bulk.get_all_async(cores, types, lengths, None, end.inbox)
         await end.wait(sent.request, deadline)
-        came = zip(cores, sent.collect(_seconds(timeout)), strict=True)
-        if not long_texts:
-            return [
-                found if isinstance(found, CAError) else augmented(found, core, datatype)
-                for core, found in came
-            ]
         return [
             found
             if isinstance(found, CAError)
-            else augmented(found, core, effective(datatype, core.name))
-            for core, found in came
+            else augmented(found, core, effective(datatype, core.name) if long_texts else datatype)
+            for core, found in zip(cores, sent.collect(_seconds(timeout)), strict=True)
         ]
 
     if isinstance(pvs, str):
