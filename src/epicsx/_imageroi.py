@@ -6,6 +6,7 @@ Threads
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -46,15 +47,8 @@ def _read(names: list[str], end: float, ended: Callable[[], bool]) -> list[str] 
     """The texts of some PVs; None when they do not all come in time."""
     channels = [Channel(name) for name in names]
     try:
-        for channel in channels:
-            while not channel.connected:
-                left = end - monotonic()
-                if left <= 0 or ended():
-                    return None
-                try:
-                    channel.connect(min(left, _SLICE))
-                except CATimeoutError:
-                    pass
+        if not all(_connected(channel, ended, end) for channel in channels):
+            return None
         asked: list[Any] = [c.get_async(dtype=str, timeout=_FIND) for c in channels]
         return [str(request.result().value) for request in asked]
     except CAError:
@@ -62,6 +56,19 @@ def _read(names: list[str], end: float, ended: Callable[[], bool]) -> list[str] 
     finally:
         for channel in channels:
             channel.close()
+
+
+def _connected(channel: Channel, ended: Callable[[], bool], end: float = math.inf) -> bool:
+    """Whether it is connected by then, waited for in slices; False when it has `ended` before."""
+    while not channel.connected:
+        left = end - monotonic()
+        if left <= 0 or ended():
+            return False
+        try:
+            channel.connect(min(left, _SLICE))
+        except CATimeoutError:
+            pass
+    return True
 
 
 class RoiPlugin:
@@ -101,14 +108,8 @@ class RoiPlugin:
         DisconnectedError, AccessError, PutError, ServerError
             What the server answered, or that it went away.
         """
-        for channel in (*self._ports, *self._puts):
-            while not channel.connected:
-                if self._ended():
-                    return False
-                try:
-                    channel.connect(_SLICE)
-                except CATimeoutError:
-                    pass
+        if not all(_connected(channel, self._ended) for channel in (*self._ports, *self._puts)):
+            return False
         asked = [channel.get_async(dtype=str, timeout=None) for channel in self._ports]
         if not self._done(asked):
             return False
