@@ -22,6 +22,7 @@ if str(_HERE) not in sys.path:  # for `from support import ...`
     sys.path.insert(0, str(_HERE))
 
 from support import access_security, core_database, wait_until  # noqa: E402
+from support.leaks import alive, lent_now  # noqa: E402
 
 from epicsx.testing import AreaDetectorIOC, Loopback, MotorIOC, PVSet, Repeater, SoftIOC  # noqa: E402
 from epicsx.testing import free_port as _free_port  # noqa: E402
@@ -200,22 +201,45 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+class _Left:
+    """What the tests until now have left behind: it is told once, and not held against the tests after it."""
+
+    def __init__(self) -> None:
+        self.known = (0, 0)
+        self.last = "nothing"
+
+    def check(self, when: str) -> None:
+        """Fail if more is lent than was known."""
+
+        def quiet() -> bool:
+            now = lent_now()
+            return all(each <= known for each, known in zip(now, self.known, strict=True))
+
+        try:
+            wait_until(quiet, 5.0, every=0.02)
+        except AssertionError:
+            before, self.known = self.known, lent_now()
+            pytest.fail(
+                f"{when} lent() is {self.known[0]} and blocks() is {self.known[1]}, before it {before}: {alive()}"
+            )
+        self.known = lent_now()
+
+
+_left = _Left()
+
+
 @pytest.fixture(autouse=True)
 def nothing_lent(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a core test after which libca may still mention anything, or a block is alive."""
-    yield
+    """Fail if libca may still mention anything, or a block is alive: after a core test, or before the next test.
+
+    What a fixture gave a test is alive until the test is over. So only tests marked "core" are looked at right after
+    their end; the others are looked at when the next begins.
+    """
     node = request.node
-    if node.get_closest_marker("core") is None or node.stash.get(_failed, False):
-        return
-    core = sys.modules.get("epicsx._ca")
-    if core is None:
-        return
-
-    def quiet() -> bool:
-        gc.collect()
-        return (core.lent(), core.blocks()) == (0, 0)
-
-    try:
-        wait_until(quiet, 5.0, every=0.02)
-    except AssertionError:
-        pytest.fail(f"after the test lent() is {core.lent()} and blocks() is {core.blocks()}")
+    _left.check(f"after {_left.last}")
+    _left.last = node.nodeid
+    yield
+    if node.stash.get(_failed, False):  # its traceback keeps what it had
+        _left.known = lent_now()
+    elif node.get_closest_marker("core") is not None:
+        _left.check("after the test")
