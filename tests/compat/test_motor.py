@@ -102,7 +102,8 @@ def test_moves_that_are_not_tried(motors: MotorIOC, motor: Motor) -> None:
 
 
 def test_a_move_that_is_not_waited_for(motor: Motor) -> None:
-    motor.put("VELO", 2.0, wait=True)  # far from its target when it is stopped, however late that is
+    # far from its target when it is stopped, however late that is
+    motor.put("VELO", 2.0, wait=True)
     assert motor.move(50, confirm_move=True) == 1
     wait_until(lambda: motor.get("RBV") > 0)
     motor.stop()
