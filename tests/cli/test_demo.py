@@ -162,7 +162,7 @@ def test_interrupted_before_it_began(demo: Callable[..., Demo]) -> None:
 
 
 def test_a_gap_of_the_counter_fails(demo: Callable[..., Demo]) -> None:
-    run = demo("--seconds", "5")
+    run = demo("--seconds", "10")
     port = run.wait_line(r"soft IOC DEMO: on 127\.0\.0\.1:(\d+)")[1]
     run.wait_line(r"^ +\d+\.\d s  image")
     # Somebody sets the counter: its increments from there to here never were.
