@@ -67,6 +67,10 @@ cdef extern from "epicsx_events.h" nogil:
         unsigned emptied
         unsigned leaving
         unsigned deferred
+        int64_t dead_after
+        uint64_t dead_circuits
+        int64_t clock_stepped
+        uint64_t clock_steps
         ex_request *first_due
         int polled
         int generation
@@ -138,6 +142,7 @@ cdef extern from "epicsx_events.h" nogil:
         ex_slot *slots
 
     int ex_generation_now()
+    int ex_lane_look_at_clock(ex_lane *lane) nogil
     void ex_fork_child()
     long ex_lent()
 

@@ -151,6 +151,19 @@ cdef class Context:
         return self.lane.emptied, self.lane.leaving, self.lane.deferred
 
     @property
+    def dead_circuits(self) -> int:
+        """How often the channels of an unresponsive circuit have left it."""
+        return self.lane.dead_circuits
+
+    @property
+    def clock(self) -> tuple:
+        """How often the system's clock was set while this lane ran, and by how many seconds in all."""
+        if self.alive_():
+            with nogil:
+                ex_lane_look_at_clock(self.lane)
+        return self.lane.clock_steps, <double> self.lane.clock_stepped * 1e-9
+
+    @property
     def polled(self) -> bool:
         """Whether every update waits in the queue until somebody drains it, listened to or not."""
         return self.lane.polled != 0
@@ -191,6 +204,7 @@ cdef class Context:
 
         environment()
         start_repeater()
+        self.lane.dead_after = dead_after()
         how.errlog = MODE == "bundled"
         how.deadline = ex_now() + 5_000_000_000
         with nogil:
@@ -222,6 +236,21 @@ def environment() -> None:
     # This also sets the threshold of libca's flow control (cac::cac): without it, arrays above 160 kB stop the stream.
     if not os.environ.get("EPICS_CA_MAX_ARRAY_BYTES"):
         os.environ["EPICS_CA_MAX_ARRAY_BYTES"] = "100000000"
+
+
+cdef int64_t dead_after() except -1:
+    """Nanoseconds for which a circuit may be unresponsive before its channels leave it, as the environment says."""
+    text = os.environ.get("EPICSX_DEAD_CIRCUIT_TIMEOUT", "")
+    cdef double seconds = 5.0
+    if text.strip():
+        try:
+            seconds = float(text)
+            if not seconds >= 0:
+                raise ValueError
+        except ValueError:
+            log.warning("EPICSX_DEAD_CIRCUIT_TIMEOUT is a number of seconds, or inf for never, not %r; 5 is used", text)
+            seconds = 5.0
+    return EX_FOREVER if seconds > 1e9 else <int64_t> (seconds * 1e9)
 
 
 def context(str lane="default") -> Context:

@@ -41,6 +41,7 @@ ex_lane *ex_lane_new(const char *name)
     lane->name = name;
     lane->max_events = 250000;
     lane->max_bytes = (size_t)512 << 20;
+    lane->dead_after = 5000000000ll;
     return lane;
 }
 
