@@ -101,6 +101,7 @@ struct ex_note {
     ex_block *block;
     void *subject;               /* ex_handle, ex_channel, ex_request or char* (LOG), by kind; a reference */
     uint64_t serial;
+    int64_t since;               /* ex_now_coarse() when it was queued */
     int kind;
     int a, b;                    /* CONNECTION, LINK: connected, type; ACCESS: read, write; LOG: level */
 };
@@ -117,6 +118,22 @@ typedef struct ex_taken {
 typedef struct ex_counts {
     uint64_t received, delivered, merged, dropped, pending;
 } ex_counts;
+
+/* All that is counted of a channel, or of a lane's. */
+typedef struct ex_tally {
+    ex_counts counts;
+    uint64_t disconnects, unresponsive, rejected_puts, decode_errors, callback_errors;
+    size_t bytes;                /* of the values that wait for a callback */
+    int64_t oldest;              /* since when the longest of them waits, by ex_now_coarse(); 0: none */
+} ex_tally;
+
+typedef struct ex_health {
+    ex_tally tally;              /* of all channels there have been */
+    size_t channels, connected, never_connected;
+    size_t subscriptions;        /* that the servers serve */
+    size_t circuits, notes;
+    int64_t age;                 /* nanoseconds that the oldest note has waited */
+} ex_health;
 
 /* Somebody waits for `left` things to happen; the lane lock guards it. */
 typedef struct ex_waiter {
@@ -176,6 +193,8 @@ struct ex_lane {
     unsigned dying;              /* channels that leave one and are not yet cleared */
     uint64_t dead_circuits;      /* how often one was left */
     ex_mutex access_lock;        /* read-and-store of access rights; outer to `lock` */
+    ex_mutex census;             /* no channel is freed while they are counted; outer to `lock` */
+    ex_tally past;               /* of the channels that were; under `census` */
 
     /* the keeper's (see _libca.c) */
     void *context;
@@ -225,7 +244,7 @@ struct ex_channel {
     int wanted, lent, in_call, planned, working, dirty, recreate, of_dead;
     ex_channel *plan_next, *next, *prev;
     void *py;
-    uint64_t rejected_puts, decode_errors, disconnects, unresponsive;
+    uint64_t rejected_puts, decode_errors, disconnects, unresponsive, callback_errors;
     ex_counts past;              /* of closed handles */
 };
 
@@ -357,6 +376,13 @@ int ex_lane_look_at_clock(ex_lane *lane);            /* 1: the wall clock was se
 void ex_channel_close_pending(ex_channel *ch, int reason, void *owner);   /* those of one owner; NULL: all */
 void ex_lane_end_requests(ex_lane *lane, int reason);
 void ex_counts_of_channel(ex_channel *ch, ex_counts *out);
+void ex_tally_of_channel(ex_channel *ch, ex_tally *out);
+void ex_tally_of_handle(ex_handle *h, ex_tally *out);
+void ex_tally_add(ex_tally *sum, const ex_tally *more);
+void ex_channel_failed(ex_channel *ch);              /* one of its callbacks raised */
+void ex_lane_health(ex_lane *lane, ex_health *out);
+const char *ex_taken_name(const ex_taken *t);        /* of the channel that a note is about; "" of a log's */
+int64_t ex_lane_age(ex_lane *lane);                  /* nanoseconds that the oldest note has waited, within some ms */
 void ex_channel_recall(ex_channel *ch);              /* after a clear: libca will not answer its requests any more */
 void ex_channel_link(ex_channel *ch, int connected); /* lane lock held: the handles of event loops hear of it in order */
 

@@ -216,8 +216,12 @@ void ex_channel_ref(ex_channel *ch) { (void)ex_add(&ch->refs, 1); }
 void ex_channel_unref(ex_channel *ch)
 {
     ex_lane *lane = ch->lane;
+    ex_tally last;
     if (ex_add(&ch->refs, -1) > 0)
         return;
+    ex_lock(&lane->census);
+    ex_tally_of_channel(ch, &last);
+    ex_tally_add(&lane->past, &last);
     ex_lock(&lane->lock);
     if (ch->prev)
         ch->prev->next = ch->next;
@@ -226,6 +230,7 @@ void ex_channel_unref(ex_channel *ch)
     if (ch->next)
         ch->next->prev = ch->prev;
     ex_unlock(&lane->lock);
+    ex_unlock(&lane->census);
     ex_lane_unref(lane);
     free(ch);
 }
