@@ -1,7 +1,7 @@
 """Texts that came from elsewhere, made safe to show: the one place that escapes them.
 
-A PV's name, a string, a unit, a state's name, a server's error: whoever runs a server chooses them, and a terminal obeys
-what they contain; a newline makes one line of a log two, of which one is forged. A leaf: imports nothing of ours.
+A PV's name, a string, a unit, a state's name, a server's error: whoever runs a server chooses them, and a terminal
+obeys what they contain; a newline makes one line of a log two, of which one is forged. A leaf: imports nothing of ours.
 """
 
 from __future__ import annotations
