@@ -95,7 +95,7 @@ def test_sums_never_fall_while_channels_come_and_go(ioc: SoftIOC) -> None:
         while not stop.is_set():
             with Channel(ioc["cnt:100hz"]) as channel:
                 channel.subscribe(lambda sample: None)
-                wait_until(lambda: channel.stats.received)  # noqa: B023 - waits here
+                wait_until(lambda: channel.stats.received)
 
     threads = [threading.Thread(target=come_and_go) for _ in range(3)]
     for thread in threads:
