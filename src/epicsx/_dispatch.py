@@ -23,11 +23,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import _ca
+from . import _ca, _printable
 from ._deliver import drain, enter_thread, forget_threads, leave_thread
 from .errors import CAError
 
 log = logging.getLogger("epicsx")
+
+for _name in ("epicsx", "epicsx.libca"):  # a filter is not passed on to the loggers below
+    logging.getLogger(_name).addFilter(_printable.ESCAPING)
 
 EXIT_SECONDS = 1.0
 """How long the end of the program may take: dispatchers, flush and the end of the contexts together."""
@@ -81,6 +84,12 @@ def _stop(contexts: list[_ca.Context], timeout: float) -> None:
         thread.context.wake()
     for thread in stopping:
         thread.stop(deadline)
+
+
+def alive(context: _ca.Context) -> bool:
+    """Whether somebody delivers in that lane: its thread, or, where it is polled, whoever polls."""
+    thread = _threads.get(context.id)
+    return context.polled or (thread is not None and thread.is_alive())
 
 
 class _Ended(logging.Filter):

@@ -401,8 +401,8 @@ class Subscription:
             if self._core is not None:
                 try:
                     self.callback(value)
-                except Exception:
-                    log.exception("callback of '%s' failed", self.name)
+                except Exception:  # noqa: BLE001 - a user's: counted, logged
+                    _ca.callback_failed(self._core, self.name)
 
     def close(self) -> None:
         """End it: the callback is not called any more. May be called again."""
