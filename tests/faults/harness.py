@@ -11,6 +11,8 @@ process of its own (`faults.run`), under epicsx or pyepics, and its parent (`fau
     @c1.pyepics
     def c1_pyepics(room: Room) -> Figure: ...
 
+One that talks to PVs by `Room.pv` alone is written once for both libraries: `c1.both()`.
+
 Modules of the catalogue import neither `epics`, nor at their top more of epicsx than `import epicsx`, which loads no
 libca: whatever is chosen in the environment must come first, and pyepics shall be alone in its process.
 """
@@ -79,6 +81,11 @@ class Scenario:
     run: Run
     other: Run | None = None
     without: str = ""
+
+    def both(self) -> Scenario:
+        """The same function for pyepics: one that talks to PVs by `Room.pv`."""
+        self.other = self.run
+        return self
 
     def pyepics(self, function: Run) -> Run:
         """Decorate what does the same with pyepics; it says `room.check` instead of asserting."""
