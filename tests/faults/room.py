@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import stat
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -128,9 +129,10 @@ class Room:
 
     def said(self) -> str:
         """What this process has written on standard error, if that is a file, as the runner makes it."""
-        with contextlib.suppress(OSError), open("/proc/self/fd/2", "rb") as file:
+        if not stat.S_ISREG(os.fstat(2).st_mode):
+            return ""
+        with open("/proc/self/fd/2", "rb") as file:
             return file.read().decode(errors="replace")
-        return ""
 
     # -- measures of this process, or of another
 
