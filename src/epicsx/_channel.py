@@ -11,7 +11,6 @@ Lifetime
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from .counts import ChannelStats
 
 __all__ = ["Channel", "connect", "get_many", "put_many"]
-
-log = logging.getLogger("epicsx")
 
 _DTYPES = {
     np.dtype(np.int16): DBR.SHORT,
@@ -238,7 +235,7 @@ class Channel:
             try:
                 entry[0](self, *news)
             except Exception:
-                log.exception("callback of '%s' failed", self.name)
+                _ca.callback_failed(self._core, self.name)
 
     def _on_core_connection(self, connected: bool, native_type: int) -> None:
         self._tell(self._connection, (connected,))
