@@ -1,7 +1,8 @@
 /* clockshim: a wall clock that a test steps while the process runs, by LD_PRELOAD. Linux with glibc.
  *
  * CLOCKSHIM names a file of 8 bytes, an int64: the nanoseconds to add to CLOCK_REALTIME. The test writes it at any
- * time; it is mapped, so the step is seen at once. CLOCK_MONOTONIC stays as it is.
+ * time; it is mapped, so the step is seen at once. CLOCK_MONOTONIC stays as it is. Processes that this one starts, such
+ * as a server, keep the real time: LD_PRELOAD is set back to CLOCKSHIM_REST.
  *
  * Who waits for a time of day waits anew after a step, as the kernel's own timers do: such waits are cut into slices
  * of SLICE, and after each the stepped clock is asked. A deadline of a condition variable may belong to either clock;
@@ -49,9 +50,14 @@ static void *next(const char *name, const char *version)
 __attribute__((constructor)) static void map_the_file(void)
 {
     const char *path = getenv("CLOCKSHIM");
+    const char *rest = getenv("CLOCKSHIM_REST");
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     void *mapped;
 
+    if (rest)
+        setenv("LD_PRELOAD", rest, 1);
+    else
+        unsetenv("LD_PRELOAD");
     if (file < 0)
         return;
     mapped = mmap(NULL, sizeof(int64_t), PROT_READ, MAP_SHARED, file, 0);

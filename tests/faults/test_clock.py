@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from support import start_python
+from support import run_python, start_python
 
+from faults import clock as clocks
 from faults.clock import Clock
 
 #: Waits 0.5 s of the time of day by the functions that libCom and Python have for it.
@@ -80,3 +82,22 @@ def test_a_wait_follows_a_step_made_meanwhile(clock: Clock, what: str) -> None:
         client.wait_line("waited")
         assert time.monotonic() - began < 20.0
         client.finish()
+
+
+def test_a_process_steps_its_own_clock_and_its_children_keep_the_real_time() -> None:
+    try:
+        env = clocks.env()
+    except OSError as error:
+        pytest.skip(str(error))
+    script = """
+import subprocess, sys, time
+sys.path.insert(0, sys.argv[1])
+from faults import clock
+clock.step(-3600.0)
+child = subprocess.run([sys.executable, "-c", "import time; print(time.time())"], capture_output=True, check=True)
+print(float(child.stdout) - time.time())
+"""
+    result = run_python(script, str(Path(__file__).parents[1]), env=env)
+    assert abs(float(result.stdout) - 3600.0) < 30.0
+    with pytest.raises(RuntimeError, match="real time"):
+        clocks.step(1.0)
