@@ -37,7 +37,8 @@ ORDERS: tuple[tuple[str, ...], ...] = (
     ("epicsx",),
     *((each, "epicsx") for each in _OTHERS),
     *(("epicsx", each) for each in _OTHERS),
-    ("softioc", "aioca", "p4p", "pyepics", "epicscorelibs", "epicsx"),
+    # pyepics before aioca: after it, aioca loses its own answers, with and without epicsx
+    ("softioc", "pyepics", "p4p", "aioca", "epicscorelibs", "epicsx"),
     ("epicsx", "epicscorelibs", "pyepics", "p4p", "aioca", "softioc"),
     ("cothread", "epicsx"),
     ("epicsx", "cothread"),
@@ -80,7 +81,7 @@ class Outcome:
 
 
 def environment(ioc: SoftIOC) -> dict[str, str]:
-    """Return the environment of a process that also serves, on loopback: one for each process, the ports are its own."""
+    """Return the environment of one process that also serves, on ports of its own on loopback."""
     port = free_port()
     return {
         **ioc.env,
