@@ -91,9 +91,10 @@ class _Ended(logging.Filter):
 
 
 class _Repeated(logging.Filter):
-    """Of one text of libca, so many are logged in so many seconds; the first one after that says how many were not.
+    """Of one text, so many are logged in so many seconds; the first one after that says how many were not.
 
-    libca complains once for each 16 kB of an array that it discards (tcpiiu::processIncoming of tcpiiu.cpp).
+    libca complains once for each 16 kB of an array that it discards (tcpiiu::processIncoming of tcpiiu.cpp); a callback
+    that fails does so with each update.
 
     Threads: the dispatchers of all lanes log. Two at the same time may count one text once; a lock that one of them
     holds would be held for ever in a forked child.
@@ -103,11 +104,14 @@ class _Repeated(logging.Filter):
     SECONDS = 10.0
     TEXTS = 100
 
-    def __init__(self) -> None:
+    def __init__(self, *, failures: bool = False) -> None:
         super().__init__()
+        self._failures = failures  # only of what has a traceback
         self._seen: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if self._failures and not record.exc_info:
+            return True
         text = record.getMessage()
         now = time.monotonic()
         began, count = self._seen.pop(text, (now, 0))
@@ -157,6 +161,7 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+log.addFilter(_Repeated(failures=True))
 logging.getLogger("epicsx.libca").addFilter(_Repeated())
 _ca.hooks["start"] = _start
 _ca.hooks["stop"] = _stop
