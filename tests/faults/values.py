@@ -321,7 +321,6 @@ def d7_pyepics(room: Room) -> Figure:
     how=f"{len(_array_cases())} arrays of other layout, byte order and type, and one freed right after its put",
     expected="the right values at the IOC, or a clear error",
     limit=60,
-    quick=True,
     ports=2,
 )
 def d8(room: Room) -> Figure:
