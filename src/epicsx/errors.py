@@ -293,6 +293,11 @@ def timed_out(name: str, operation: str, seconds: float, reason: str = "") -> CA
     """The exception for a time-out, naming the PV, what was tried and the seconds waited."""
     what = f"{operation} of '{name}'" if name else operation
     text = f"{what} timed out after {seconds:.2f} seconds"
+    unanswered = operation == "get" and reason == "the server has not answered"
+    if unanswered and os.environ.get("EPICS_CA_AUTO_ARRAY_BYTES", "").upper() == "NO":
+        # It discards them without telling whoever asked: tcpiiu::processIncoming of tcpiiu.cpp.
+        limit = os.environ.get("EPICS_CA_MAX_ARRAY_BYTES")
+        reason += f", or libca has discarded an answer above EPICS_CA_MAX_ARRAY_BYTES={limit}"
     return CATimeoutError(f"{text}: {reason}" if reason else text, status=80, name=name)
 
 
