@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
     from faults.room import Room
 
 MODULES = {
-    "C": "connection",
-    "D": "data",
-    "P": "puts",
-    "L": "life",
-    "F": "hostile",
-    "E": "environment",
+    "C": ("connection", "unreached"),
+    "D": ("data",),
+    "P": ("puts",),
+    "L": ("life",),
+    "F": ("hostile",),
+    "E": ("environment",),
 }
 """The modules of the catalogue by the letter of their scenarios, in its order."""
 FACES = ("epicsx", "pyepics")
@@ -134,7 +135,7 @@ def scenario(
 
 def catalogue() -> dict[str, Scenario]:
     """All scenarios by id, in the order of the catalogue: by letter, then number."""
-    for name in MODULES.values():
+    for name in itertools.chain.from_iterable(MODULES.values()):
         if importlib.util.find_spec(f"faults.{name}") is not None:
             importlib.import_module(f"faults.{name}")
     letters = list(MODULES)
