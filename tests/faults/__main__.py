@@ -42,7 +42,7 @@ def main() -> int:
         for each in scenarios.values()
         if not given.ids or {each.id, each.id[0], number_of(each.id)} & set(given.ids)
     ]
-    results = report.load()
+    results: report.Results = {}
     wrong = []
     for each in chosen:
         for face in (given.face,) if given.face else FACES:
@@ -59,7 +59,9 @@ def main() -> int:
                 told(outcome, name, show=given.stderr)
                 if not outcome.held:
                     wrong.append(f"{each.id} ({name})")
+        results = report.load() | results  # another run may have written meanwhile
         report.save(results)
+    results = report.load() | results
     text = report.page(
         scenarios,
         results,

@@ -101,7 +101,7 @@ c1.both()
     "C2",
     how="IOC killed, back after 0.2 s and 3 s (long: and 15 s and 60 s, ten times each)",
     expected="a fresh value by itself; one subscription on the IOC, not two",
-    limit=150,
+    limit=180,
 )
 def c2(room: Room) -> Figure:
     ioc = room.ioc(COUNT)
