@@ -6,9 +6,26 @@ and that of pyepics (`PV`, `caget`, `caput`, ...). Importing this package reads 
 
 from __future__ import annotations
 
+import _thread
 import atexit as _atexit
 import sys as _sys
 from typing import Any
+
+
+
+def _in_main_interpreter() -> bool:
+    try:
+        return bool(_thread._is_main_interpreter())  # type: ignore[attr-defined]
+    except AttributeError:  # before Python 3.12
+        import _xxsubinterpreters as interpreters  # type: ignore[import-not-found,unused-ignore]
+
+        return bool(interpreters.get_current() == interpreters.get_main())
+
+
+if not _in_main_interpreter():
+    # Here, and not in a compiled module: one that has been looked at in another interpreter can be imported by no one
+    # else any more, not even by the main one.
+    raise ImportError("epicsx works in the main interpreter of a process only, not in a sub-interpreter")
 
 _NAMES: dict[str, str] = {}
 """Each public name, and the module that has it."""

@@ -36,7 +36,7 @@ from epicsx._linkage import MODE
 from epicsx.counts import ChannelStats, Counts
 from epicsx.enums import DBE
 from epicsx.errors import (AccessError, BadTypeError, BadValueError, CAError, CATimeoutError, DisconnectedError,
-                           from_status, timed_out)
+                           from_status, timed_out, unanswered)
 
 log = logging.getLogger("epicsx")
 
@@ -565,7 +565,7 @@ cdef class Core:
     cdef str why_not(self):
         if self.ch.connects:
             return f"{self.host} was lost and has not come back"
-        return "no server has answered its search"
+        return unanswered()
 
     def wait_connected(self, timeout: float | None = 5.0) -> bool:
         """Whether it is connected, now or within `timeout` seconds."""

@@ -21,7 +21,7 @@ import numpy as np
 from . import _bulk, _ca, _filters
 from . import _dispatch as _dispatch  # the delivering threads: whoever uses a channel needs them
 from .enums import DBE, DBR, Access
-from .errors import BadTypeError, BadValueError, CAError, CATimeoutError, timed_out
+from .errors import BadTypeError, BadValueError, CAError, CATimeoutError, timed_out, unanswered
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -189,7 +189,7 @@ class Channel:
 
     def _unconnected(self, timeout: float | None) -> CAError:
         core = self._core
-        why = f"{core.host} was lost" if core.connects else "no server has answered its search"
+        why = f"{core.host} was lost" if core.connects else unanswered()
         return timed_out(core.name, "connecting", timeout or 0.0, why)
 
     def on_connection(self, callback: Callable[[Channel, bool], object]) -> None:
@@ -783,12 +783,9 @@ def _as_connected(
         patience = min(2 * patience, 1.0)
         if left == 0.0:
             break
+    nobody = unanswered() if todo else ""
     for i in todo:
-        why = (
-            f"{cores[i].host} was lost"
-            if cores[i].connects
-            else "no server has answered its search"
-        )
+        why = f"{cores[i].host} was lost" if cores[i].connects else nobody
         found[i] = timed_out(cores[i].name, what, timeout or 0.0, why)
     return found
 

@@ -99,6 +99,42 @@ class _Ended(logging.Filter):
         return not (record.exc_info and isinstance(record.exc_info[1], CAError))
 
 
+class _Repeated(logging.Filter):
+    """Of one text, so many are logged in so many seconds; the first one after that says how many were not.
+
+    libca complains once for each 16 kB of an array that it discards (tcpiiu::processIncoming of tcpiiu.cpp); a callback
+    that fails does so with each update.
+
+    Threads: the dispatchers of all lanes log. Two at the same time may count one text once; a lock that one of them
+    holds would be held for ever in a forked child.
+    """
+
+    MOST = 5
+    SECONDS = 10.0
+    TEXTS = 100
+
+    def __init__(self, *, failures: bool = False) -> None:
+        super().__init__()
+        self._failures = failures  # only of what has a traceback
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if self._failures and not record.exc_info:
+            return True
+        text = record.getMessage()
+        now = time.monotonic()
+        began, count = self._seen.pop(text, (now, 0))
+        if now - began > self.SECONDS:
+            if count > self.MOST:
+                record.msg = "%s"
+                record.args = (f"{text} (and {count - self.MOST} times more)",)
+            began, count = now, 0
+        self._seen[text] = began, count + 1
+        if len(self._seen) > self.TEXTS:
+            self._seen.pop(next(iter(self._seen), ""), None)  # what was said longest ago
+        return count < self.MOST
+
+
 def at_exit() -> None:
     """End everything, once and for all: the package's own atexit handler calls this."""
     log.addFilter(_Ended())
@@ -134,5 +170,7 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+log.addFilter(_Repeated(failures=True))
+logging.getLogger("epicsx.libca").addFilter(_Repeated())
 _ca.hooks["start"] = _start
 _ca.hooks["stop"] = _stop
