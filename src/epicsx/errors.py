@@ -38,6 +38,7 @@ __all__ = [
     "ServerError",
     "from_status",
     "message",
+    "not_started",
     "timed_out",
 ]
 
@@ -286,6 +287,16 @@ def from_status(
         error.message += "; it may have been carried out"
         error.args = (error.message,)
     return error
+
+
+def not_started(status: int) -> CAError:
+    """The exception for a context that libca does not make; it says ECA_ALLOCMEM whatever the reason was."""
+    # ca_client_context::ca_client_context throws noSocket where it gets no UDP socket; ca_context_create of access.cpp
+    # makes one status of all that is thrown.
+    code, _, text = _row(status)
+    why = "libca got no memory, or no UDP socket: is there a network, may files still be opened?"
+    reason = why if code == "ECA_ALLOCMEM" else f"{text} ({code})"
+    return CAError(f"Channel Access cannot be started: {reason}", status=status)
 
 
 def timed_out(name: str, operation: str, seconds: float, reason: str = "") -> CATimeoutError:
