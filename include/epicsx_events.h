@@ -101,6 +101,7 @@ struct ex_note {
     ex_block *block;
     void *subject;               /* ex_handle, ex_channel, ex_request or char* (LOG), by kind; a reference */
     uint64_t serial;
+    int64_t since;               /* ex_now_coarse() when it was queued */
     int kind;
     int a, b;                    /* CONNECTION, LINK: connected, type; ACCESS: read, write; LOG: level */
 };
@@ -118,6 +119,22 @@ typedef struct ex_counts {
     uint64_t received, delivered, merged, dropped, pending;
 } ex_counts;
 
+/* All that is counted of a channel, or of a lane's. */
+typedef struct ex_tally {
+    ex_counts counts;
+    uint64_t disconnects, unresponsive, rejected_puts, decode_errors, callback_errors;
+    size_t bytes;                /* of the values that wait for a callback */
+    int64_t oldest;              /* since when the longest of them waits, by ex_now_coarse(); 0: none */
+} ex_tally;
+
+typedef struct ex_health {
+    ex_tally tally;              /* of all channels there have been */
+    size_t channels, connected, never_connected;
+    size_t subscriptions;        /* that the servers serve */
+    size_t circuits, notes;
+    int64_t age;                 /* nanoseconds that the oldest note has waited */
+} ex_health;
+
 /* Somebody waits for `left` things to happen; the lane lock guards it. */
 typedef struct ex_waiter {
     ex_cond cond;
@@ -132,6 +149,9 @@ struct ex_wait_node {
 
 /* How long new channels wait for a circuit to close; libca's governor would take up to ten seconds. */
 #define EX_CLOSING_NS 2000000000ll
+
+/* How long an address whose circuit was left for dead is not left again. */
+#define EX_SPARED_NS 30000000000ll
 
 struct ex_lane {
     ex_mutex lock;
@@ -156,13 +176,25 @@ struct ex_lane {
 
     ex_channel *channels;
     ex_channel *plan_head, *plan_tail;
-    struct ex_circuit { struct ex_circuit *next; unsigned priority, users; char host[1]; } *circuits;
+    struct ex_circuit {
+        struct ex_circuit *next;
+        unsigned priority, users;
+        int64_t silent_since;    /* it answers nothing, though its connection stands; 0: not so */
+        int64_t spared_until;    /* it was left for dead not long ago */
+        char host[1];
+    } *circuits;
     unsigned circuits_used;      /* those with users: channels that libca has connected there */
     unsigned emptied;            /* circuits whose last user was dropped and waits for its clear */
     unsigned leaving, open_due;  /* circuits that libca is closing, and how many will be left */
     int64_t closing_until;       /* new channels wait for that no longer than this */
     unsigned deferred;           /* channels that wait */
+    int64_t dead_after;          /* nanoseconds that a silent circuit has before its channels leave it; EX_FOREVER: never */
+    int64_t dead_due;            /* when the keeper looks at the silent ones; 0: there are none */
+    unsigned dying;              /* channels that leave one and are not yet cleared */
+    uint64_t dead_circuits;      /* how often one was left */
     ex_mutex access_lock;        /* read-and-store of access rights; outer to `lock` */
+    ex_mutex census;             /* no channel is freed while they are counted; outer to `lock` */
+    ex_tally past;               /* of the channels that were; under `census` */
 
     /* the keeper's (see _libca.c) */
     void *context;
@@ -175,7 +207,10 @@ struct ex_lane {
     int abandon_destroy;
     ex_atomic_int barrier;       /* circuits that have not yet answered the last question */
     struct ex_worker { int64_t since; ex_channel *channel; } workers[3];
-    uint64_t decode_errors, server_errors;
+    uint64_t server_errors;
+    int64_t clock_seen;          /* the wall clock minus the monotonic one, at the last look; 0: never looked */
+    int64_t clock_stepped;       /* the sum of its steps */
+    uint64_t clock_steps;
     ex_note *slabs;              /* the memory of the notes */
 };
 
@@ -206,10 +241,10 @@ struct ex_channel {
     ex_pending *pending;
     ex_sub *subs;
     ex_wait_node *waiting;       /* for the connection */
-    int wanted, lent, in_call, planned, working, dirty, recreate;
+    int wanted, lent, in_call, planned, working, dirty, recreate, of_dead;
     ex_channel *plan_next, *next, *prev;
     void *py;
-    uint64_t rejected_puts, decode_errors, disconnects;
+    uint64_t rejected_puts, decode_errors, disconnects, unresponsive, callback_errors;
     ex_counts past;              /* of closed handles */
 };
 
@@ -335,9 +370,19 @@ void ex_channel_set_news(ex_channel *ch, int wanted);
 void ex_channel_tell(ex_channel *ch, int connected);     /* connection and access news, as of another channel */
 void ex_channel_plan(ex_channel *ch);                /* lane lock held */
 void ex_channel_left(ex_channel *ch, int cleared);   /* lane lock held: it is no longer on its circuit */
+void ex_lane_leave_dead(ex_lane *lane);              /* lane lock held: what `dead_due` was set for; plans channels */
+void ex_channel_not_dead(ex_channel *ch);            /* lane lock held: one that left, or need not, is not dying any more */
+int ex_lane_look_at_clock(ex_lane *lane);            /* 1: the wall clock was set since the last look */
 void ex_channel_close_pending(ex_channel *ch, int reason, void *owner);   /* those of one owner; NULL: all */
 void ex_lane_end_requests(ex_lane *lane, int reason);
 void ex_counts_of_channel(ex_channel *ch, ex_counts *out);
+void ex_tally_of_channel(ex_channel *ch, ex_tally *out);
+void ex_tally_of_handle(ex_handle *h, ex_tally *out);
+void ex_tally_add(ex_tally *sum, const ex_tally *more);
+void ex_channel_failed(ex_channel *ch);              /* one of its callbacks raised */
+void ex_lane_health(ex_lane *lane, ex_health *out);
+const char *ex_taken_name(const ex_taken *t);        /* of the channel that a note is about; "" of a log's */
+int64_t ex_lane_age(ex_lane *lane);                  /* nanoseconds that the oldest note has waited, within some ms */
 void ex_channel_recall(ex_channel *ch);              /* after a clear: libca will not answer its requests any more */
 void ex_channel_link(ex_channel *ch, int connected); /* lane lock held: the handles of event loops hear of it in order */
 

@@ -4,6 +4,7 @@ from libc.stdint cimport int16_t, int32_t, int64_t, uint32_t, uint64_t
 cdef extern from "epicsx_sync.h" nogil:
     int64_t EX_FOREVER
     int64_t ex_now()
+    int64_t ex_now_coarse()
     ctypedef struct ex_mutex:
         pass
     ctypedef struct ex_cond:
@@ -48,6 +49,26 @@ cdef extern from "epicsx_events.h" nogil:
         uint64_t dropped
         uint64_t pending
 
+    ctypedef struct ex_tally:
+        ex_counts counts
+        uint64_t disconnects
+        uint64_t unresponsive
+        uint64_t rejected_puts
+        uint64_t decode_errors
+        uint64_t callback_errors
+        size_t bytes
+        int64_t oldest
+
+    ctypedef struct ex_health:
+        ex_tally tally
+        size_t channels
+        size_t connected
+        size_t never_connected
+        size_t subscriptions
+        size_t circuits
+        size_t notes
+        int64_t age
+
     ctypedef struct ex_waiter:
         pass
     ctypedef struct ex_wait_node:
@@ -67,6 +88,10 @@ cdef extern from "epicsx_events.h" nogil:
         unsigned emptied
         unsigned leaving
         unsigned deferred
+        int64_t dead_after
+        uint64_t dead_circuits
+        int64_t clock_stepped
+        uint64_t clock_steps
         ex_request *first_due
         int polled
         int generation
@@ -81,9 +106,7 @@ cdef extern from "epicsx_events.h" nogil:
         unsigned long count
         const char *host
         uint64_t connects
-        uint64_t rejected_puts
-        uint64_t decode_errors
-        uint64_t disconnects
+        uint64_t callback_errors
         void *py
 
     ctypedef struct ex_sub:
@@ -138,6 +161,7 @@ cdef extern from "epicsx_events.h" nogil:
         ex_slot *slots
 
     int ex_generation_now()
+    int ex_lane_look_at_clock(ex_lane *lane) nogil
     void ex_fork_child()
     long ex_lent()
 
@@ -157,7 +181,12 @@ cdef extern from "epicsx_events.h" nogil:
     void ex_channel_drop(ex_channel *ch)
     void ex_channel_set_news(ex_channel *ch, int wanted)
     void ex_channel_close_pending(ex_channel *ch, int reason, void *owner)
-    void ex_counts_of_channel(ex_channel *ch, ex_counts *out)
+    void ex_tally_of_channel(ex_channel *ch, ex_tally *out)
+    void ex_tally_of_handle(ex_handle *h, ex_tally *out)
+    void ex_channel_failed(ex_channel *ch)
+    void ex_lane_health(ex_lane *lane, ex_health *out)
+    const char *ex_taken_name(const ex_taken *t)
+    int64_t ex_lane_age(ex_lane *lane)
 
     void ex_wait_begin(ex_lane *lane, ex_waiter *w)
     int ex_wait_connected(ex_channel *ch, ex_waiter *w, ex_wait_node *node)

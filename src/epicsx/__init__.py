@@ -34,6 +34,7 @@ _NAMES: dict[str, str] = {}
 for _module, _names in {
     "_version": "__version__",
     "_build_info": "build_info",
+    "_health": "Health LaneHealth health",
     "_channel": "Channel connect get_many put_many",
     "_settings": "configure",
     "_filters": "filter_name",

@@ -26,6 +26,9 @@ from ._dbr import get_encoding as get_encoding
 from ._dbr import set_encoding as set_encoding
 from ._filters import filter_name as filter_name
 from ._hdf5 import _to_hdf5 as _to_hdf5
+from ._health import Health as Health
+from ._health import LaneHealth as LaneHealth
+from ._health import health as health
 from ._images import Image as Image
 from ._images import ImageStream as ImageStream
 from ._images import images as images
@@ -115,8 +118,10 @@ __all__ = [
     "Device",
     "DisconnectedError",
     "Frame",
+    "Health",
     "Image",
     "ImageStream",
+    "LaneHealth",
     "Ledger",
     "Motor",
     "OverrunError",
@@ -145,6 +150,7 @@ __all__ = [
     "get_encoding",
     "get_many",
     "get_pv",
+    "health",
     "images",
     "install_as_epics",
     "poll",

@@ -22,7 +22,7 @@ from epicsx_events cimport (EX_DONE, EX_HEADER, EX_UP, ex_batch, ex_block, ex_bl
                             ex_slot)
 from libc.stdint cimport int16_t, int64_t, uint8_t
 
-from epicsx.errors import CAError, DisconnectedError, from_status, timed_out
+from epicsx.errors import CAError, DisconnectedError, from_status, timed_out, unanswered
 
 SAMPLES = 0
 VALUES = 1
@@ -160,7 +160,7 @@ cdef object problem(Core c, int state, int status, str what, object timeout, bin
     if state != EX_DONE:
         return timed_out(c.name, what, 0.0 if timeout is None else timeout, "the server has not answered")
     if status == ECA_DISCONN and c.connects == 0:
-        return DisconnectedError(ECA_DISCONN, f"{what} of '{c.name}': not connected; no server has answered its search",
+        return DisconnectedError(ECA_DISCONN, f"{what} of '{c.name}': not connected; {unanswered()}",
                                  c.name)
     return from_status(status, c.name, what, outcome_unknown=unknown)
 

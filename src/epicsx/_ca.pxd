@@ -1,6 +1,6 @@
 # The compiled core, as the modules above may use it from Cython. What a user sees is in _ca.pyi.
 from epicsx_events cimport (ex_batch, ex_block, ex_channel, ex_counts, ex_handle, ex_inbox, ex_lane, ex_request, ex_sub,
-                            ex_taken)
+                            ex_taken, ex_tally)
 from epicsx_sinks cimport ex_ledger, ex_recorder, ex_ring, ex_row, ex_rows, ex_sink, ex_slab, epicsx_reducer
 from epicsx._dbr cimport Outgoing
 from epicsx._sample cimport Sample
@@ -14,6 +14,9 @@ cdef class Context:
     cdef int generation
     cdef bint running
     cdef public dict registry           # (name, priority) -> weak reference to the Core
+    cdef int64_t calling_since          # the dispatcher is in a callback, by ex_now_coarse(); 0: it waits
+    cdef int64_t longest_call, longest_wait
+    cdef str slowest
     cdef readonly set pinned            # what must live on without its user: somebody's callback hangs on it
     cdef object __weakref__
     cdef bint alive_(self) noexcept
@@ -26,6 +29,8 @@ cdef class Core:
     cdef readonly str name
     cdef readonly int priority
     cdef list listeners
+    cdef int64_t complained             # when a failing callback was last logged in full
+    cdef uint64_t unsaid                # how many have failed since
     cdef ex_sub *control_sub
     cdef object control_seen
     cdef object bulk                    # its channel in the bulk lane, once something large needed one
@@ -42,6 +47,7 @@ cdef class Core:
     cdef int resolve(self, int dbr_type) noexcept
     cdef ex_request *request(self, int type, bint is_put, object owner) except NULL
     cdef Sample answer(self, ex_request *r, int status, int64_t deadline, object timeout)
+    cdef int failed(self, object what, object name) except -1
     cdef bint state_of_fork(self) noexcept      # made by a parent process: leave it alone
     cdef object encoded(self, object value, int dbr_type, bint lenient, Outgoing *o, int64_t deadline)
 
@@ -68,7 +74,11 @@ cdef class Subscription:
     cdef int release(self) except -1
 
 
+cdef void batch_begins(Context context) noexcept
 cdef int take(Context context, ex_taken *t) noexcept
+cdef str taken_name(ex_taken *t)
+cdef int value_failed(ex_taken *t, object name) except -1
+cdef void tally_of(ex_handle *h, ex_tally *out) noexcept
 cdef void taken_done(ex_taken *t) noexcept
 
 # ---- for _request

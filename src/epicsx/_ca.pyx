@@ -36,7 +36,7 @@ from epicsx._linkage import MODE
 from epicsx.counts import ChannelStats, Counts
 from epicsx.enums import DBE
 from epicsx.errors import (AccessError, BadTypeError, BadValueError, CAError, CATimeoutError, DisconnectedError,
-                           from_status, not_started, timed_out)
+                           from_status, not_started, timed_out, unanswered)
 
 log = logging.getLogger("epicsx")
 
@@ -72,6 +72,10 @@ cdef int64_t deadline_of(object timeout) except -1:
 cdef int64_t slice_until(int64_t deadline) noexcept nogil:
     cdef int64_t until = ex_now() + SLICE
     return until if until < deadline else deadline
+
+
+cdef double seconds_in(int64_t nanoseconds) noexcept:
+    return <double> nanoseconds * 1e-9
 
 
 cdef double seconds_of(object timeout):
@@ -151,6 +155,19 @@ cdef class Context:
         return self.lane.emptied, self.lane.leaving, self.lane.deferred
 
     @property
+    def dead_circuits(self) -> int:
+        """How often the channels of an unresponsive circuit have left it."""
+        return self.lane.dead_circuits
+
+    @property
+    def clock(self) -> tuple:
+        """How often the system's clock was set while this lane ran, and by how many seconds in all."""
+        if self.alive_():
+            with nogil:
+                ex_lane_look_at_clock(self.lane)
+        return self.lane.clock_steps, <double> self.lane.clock_stepped * 1e-9
+
+    @property
     def polled(self) -> bool:
         """Whether every update waits in the queue until somebody drains it, listened to or not."""
         return self.lane.polled != 0
@@ -158,6 +175,33 @@ cdef class Context:
     @polled.setter
     def polled(self, bint polled) -> None:
         self.lane.polled = polled
+
+    def health(self) -> dict:
+        """The lane's numbers, as `LaneHealth` has them; one consistent copy of each channel's counts."""
+        cdef ex_health h
+        cdef int64_t call
+        if self.generation != ex_generation_now():
+            return {}
+        with nogil:
+            ex_lane_health(self.lane, &h)
+        steps, stepped = self.clock
+        call = self.calling_since
+        counts = h.tally.counts
+        return {
+            "received": counts.received, "delivered": counts.delivered, "merged": counts.merged,
+            "dropped": counts.dropped, "pending": counts.pending,
+            "disconnects": h.tally.disconnects, "unresponsive": h.tally.unresponsive,
+            "dead_circuits": self.lane.dead_circuits, "rejected_puts": h.tally.rejected_puts,
+            "decode_errors": h.tally.decode_errors, "callback_errors": h.tally.callback_errors,
+            "server_errors": self.lane.server_errors, "lost_logs": self.lane.lost_logs,
+            "channels": h.channels, "connected": h.connected, "never_connected": h.never_connected,
+            "subscriptions": h.subscriptions, "circuits": h.circuits,
+            "notes": h.notes, "queue_bytes": self.lane.bytes, "waited": seconds_in(h.age),
+            "longest_wait": seconds_in(max(self.longest_wait, h.age)),
+            "callback_seconds": seconds_in(ex_now_coarse() - call if call else 0),
+            "longest_callback": seconds_in(self.longest_call), "slowest": self.slowest or "",
+            "clock_steps": steps, "clock_stepped": stepped, "keeper": self.lane.keeper_state == 2,
+        }
 
     def wait_notes(self, timeout: float | None = None) -> bool:
         """Wait without the GIL until there is something to deliver; also ends requests whose deadline has passed."""
@@ -191,6 +235,7 @@ cdef class Context:
 
         environment()
         start_repeater()
+        self.lane.dead_after = dead_after()
         how.errlog = MODE == "bundled"
         how.deadline = ex_now() + 5_000_000_000
         with nogil:
@@ -224,6 +269,21 @@ def environment() -> None:
         os.environ["EPICS_CA_MAX_ARRAY_BYTES"] = "100000000"
 
 
+cdef int64_t dead_after() except -1:
+    """Nanoseconds for which a circuit may be unresponsive before its channels leave it, as the environment says."""
+    text = os.environ.get("EPICSX_DEAD_CIRCUIT_TIMEOUT", "")
+    cdef double seconds = 5.0
+    if text.strip():
+        try:
+            seconds = float(text)
+            if not seconds >= 0:
+                raise ValueError
+        except ValueError:
+            log.warning("EPICSX_DEAD_CIRCUIT_TIMEOUT is a number of seconds, or inf for never, not %r; 5 is used", text)
+            seconds = 5.0
+    return EX_FOREVER if seconds > 1e9 else <int64_t> (seconds * 1e9)
+
+
 def context(str lane="default") -> Context:
     """The running context of a lane; the first call starts it, with its keeper and its dispatcher."""
     cdef Context found = contexts.get(lane)
@@ -242,6 +302,11 @@ def context(str lane="default") -> Context:
         contexts[lane] = found
         hooks["start"](found)
     return found
+
+
+def lanes() -> list:
+    """The contexts that run in this process; none is started."""
+    return [c for c in list(contexts.values()) if (<Context?> c).alive_()]
 
 
 def started() -> bool:
@@ -315,10 +380,36 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+cdef void batch_begins(Context context) noexcept:
+    """Once per batch, not per event: how long its first has waited, and that the dispatcher is at work."""
+    cdef int64_t age = ex_lane_age(context.lane)
+    if age > context.longest_wait:
+        context.longest_wait = age
+
+
 cdef int take(Context context, ex_taken *t) noexcept:
     if context.lane.first_due != NULL:  # deadlines hold under a backlog too, when nobody comes to wait_notes
         ex_lane_expire(context.lane, ex_now())
     return ex_lane_take(context.lane, t)
+
+
+cdef str taken_name(ex_taken *t):
+    """Which PV the note is about; whoever heard of it may be gone by now."""
+    return ex_taken_name(t).decode("utf-8", "surrogateescape")
+
+
+cdef int value_failed(ex_taken *t, object name) except -1:
+    """The callback of a VALUE has raised; it may have closed its handle, and the channel, before."""
+    cdef ex_channel *ch = (<ex_handle *> t.subject).sub.channel
+    if ch.py != NULL:
+        return (<Core> ch.py).failed("callback", name)
+    ex_channel_failed(ch)
+    log.exception("callback of '%s' failed", name)
+    return 0
+
+
+cdef void tally_of(ex_handle *h, ex_tally *out) noexcept:
+    ex_tally_of_handle(h, out)
 
 
 cdef void taken_done(ex_taken *t) noexcept:
@@ -353,6 +444,23 @@ cdef class Core:
         self.context.check()
         if self.ch.state == EX_CLOSED:
             raise DisconnectedError(ECA_CHANDESTROY, f"the channel '{self.name}' has been closed", self.name)
+        return 0
+
+    cdef int failed(self, object what, object name) except -1:
+        """A user's callback has raised: count it, and log it with its traceback.
+
+        Of one that fails at each of thousands of updates a second the first ten are logged, then one a second.
+        """
+        cdef int64_t now = ex_now()
+        if not self.state_of_fork():
+            ex_channel_failed(self.ch)
+        if self.ch.callback_errors > 10 and now - self.complained < 1_000_000_000:
+            self.unsaid += 1
+            return 0
+        more = f"; {self.unsaid} more since the last that was logged" if self.unsaid else ""
+        self.complained = now
+        self.unsaid = 0
+        log.exception("%s of '%s' failed%s", what, name, more)
         return 0
 
     cdef bint state_of_fork(self) noexcept:
@@ -403,15 +511,19 @@ cdef class Core:
     @property
     def stats(self) -> ChannelStats:
         """One consistent copy of the channel's counts, over all its subscriptions."""
-        cdef ex_counts c
-        ex_counts_of_channel(self.ch, &c)
-        found = ChannelStats(c.received, c.delivered, c.merged, c.dropped, c.pending, self.ch.disconnects,
-                             self.ch.rejected_puts, self.ch.decode_errors)
+        cdef ex_tally t
+        ex_tally_of_channel(self.ch, &t)
+        c = t.counts
+        found = ChannelStats(c.received, c.delivered, c.merged, c.dropped, c.pending, t.disconnects,
+                             t.rejected_puts, t.decode_errors, t.unresponsive, t.callback_errors, t.bytes,
+                             seconds_in(ex_now_coarse() - t.oldest) if t.oldest else 0.0)
         if self.bulk is None:
             return found
-        more = self.bulk.stats
+        more = self.bulk.stats          # its losses of connection are the same ones: of another circuit to that server
         return ChannelStats(*[a + b for a, b in zip(found[:5], more[:5])], found.disconnects, found.rejected_puts,
-                            found.decode_errors + more.decode_errors)
+                            found.decode_errors + more.decode_errors, found.unresponsive,
+                            found.callback_errors + more.callback_errors, found.queue_bytes + more.queue_bytes,
+                            max(found.waited, more.waited))
 
     @property
     def subscriptions(self) -> int:
@@ -453,7 +565,7 @@ cdef class Core:
     cdef str why_not(self):
         if self.ch.connects:
             return f"{self.host} was lost and has not come back"
-        return "no server has answered its search"
+        return unanswered()
 
     def wait_connected(self, timeout: float | None = 5.0) -> bool:
         """Whether it is connected, now or within `timeout` seconds."""
@@ -697,6 +809,17 @@ cdef class Core:
         self.context.pinned.add(s)
         s.pinned = True
         return s
+
+
+def callback_failed(Core core, str name, str what="callback") -> None:
+    """Count a user's callback that has raised, and log it with the name of its PV; in its ``except`` clause.
+
+    `core` is None where its handle has been closed meanwhile: then it is only logged.
+    """
+    if core is not None:
+        core.failed(what, name)
+    else:
+        log.exception("%s of '%s' failed", what, name)
 
 
 cdef int check_mask(str name, long mask) except -1:

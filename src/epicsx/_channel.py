@@ -11,7 +11,6 @@ Lifetime
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
@@ -22,7 +21,7 @@ import numpy as np
 from . import _bulk, _ca, _filters
 from . import _dispatch as _dispatch  # the delivering threads: whoever uses a channel needs them
 from .enums import DBE, DBR, Access
-from .errors import BadTypeError, BadValueError, CAError, CATimeoutError, timed_out
+from .errors import BadTypeError, BadValueError, CAError, CATimeoutError, timed_out, unanswered
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from .counts import ChannelStats
 
 __all__ = ["Channel", "connect", "get_many", "put_many"]
-
-log = logging.getLogger("epicsx")
 
 _DTYPES = {
     np.dtype(np.int16): DBR.SHORT,
@@ -192,7 +189,7 @@ class Channel:
 
     def _unconnected(self, timeout: float | None) -> CAError:
         core = self._core
-        why = f"{core.host} was lost" if core.connects else "no server has answered its search"
+        why = f"{core.host} was lost" if core.connects else unanswered()
         return timed_out(core.name, "connecting", timeout or 0.0, why)
 
     def on_connection(self, callback: Callable[[Channel, bool], object]) -> None:
@@ -238,7 +235,7 @@ class Channel:
             try:
                 entry[0](self, *news)
             except Exception:
-                log.exception("callback of '%s' failed", self.name)
+                _ca.callback_failed(self._core, self.name)
 
     def _on_core_connection(self, connected: bool, native_type: int) -> None:
         self._tell(self._connection, (connected,))
@@ -786,12 +783,9 @@ def _as_connected(
         patience = min(2 * patience, 1.0)
         if left == 0.0:
             break
+    nobody = unanswered() if todo else ""
     for i in todo:
-        why = (
-            f"{cores[i].host} was lost"
-            if cores[i].connects
-            else "no server has answered its search"
-        )
+        why = f"{cores[i].host} was lost" if cores[i].connects else nobody
         found[i] = timed_out(cores[i].name, what, timeout or 0.0, why)
     return found
 

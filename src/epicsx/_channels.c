@@ -216,8 +216,12 @@ void ex_channel_ref(ex_channel *ch) { (void)ex_add(&ch->refs, 1); }
 void ex_channel_unref(ex_channel *ch)
 {
     ex_lane *lane = ch->lane;
+    ex_tally last;
     if (ex_add(&ch->refs, -1) > 0)
         return;
+    ex_lock(&lane->census);
+    ex_tally_of_channel(ch, &last);
+    ex_tally_add(&lane->past, &last);
     ex_lock(&lane->lock);
     if (ch->prev)
         ch->prev->next = ch->next;
@@ -226,6 +230,7 @@ void ex_channel_unref(ex_channel *ch)
     if (ch->next)
         ch->next->prev = ch->prev;
     ex_unlock(&lane->lock);
+    ex_unlock(&lane->census);
     ex_lane_unref(lane);
     free(ch);
 }
@@ -342,8 +347,115 @@ static struct ex_circuit *intern_circuit(ex_lane *lane, const char *host, unsign
     return fresh;
 }
 
+/* ----------------------------------------------------------- dead circuits */
+
+/* When the keeper should look at a silent circuit. Lane lock held. */
+static void look_at(ex_lane *lane, const struct ex_circuit *c)
+{
+    int64_t due;
+    if (lane->dead_after == EX_FOREVER)
+        return;
+    due = c->silent_since + lane->dead_after;
+    if (due < c->spared_until)
+        due = c->spared_until;
+    if (!lane->dead_due || due < lane->dead_due)
+        lane->dead_due = due;
+}
+
+static void fell_silent(ex_lane *lane, struct ex_circuit *c)
+{
+    if (!c || c->silent_since)
+        return;
+    c->silent_since = ex_now();
+    look_at(lane, c);
+    ex_signal(&lane->plan);
+}
+
+/* Whether libca has it on that circuit: it was connected there, or its server never answered. Lane lock held on entry
+ * and exit, let go around libca; the caller's `in_call` keeps the chid. */
+static int is_there(ex_channel *ch, const struct ex_circuit *c)
+{
+    char host[64];
+    if (ch->priority != c->priority)
+        return 0;
+    if (ch->tainted && ch->host == c->host)
+        return 1;
+    host[0] = 0;
+    ex_unlock(&ch->lane->lock);
+    ex_libca.host_name(ch->id, host, sizeof host);
+    ex_lock(&ch->lane->lock);
+    host[sizeof host - 1] = 0;
+    return !strcmp(host, c->host);
+}
+
+void ex_channel_not_dead(ex_channel *ch)
+{
+    if (!ch->of_dead)
+        return;
+    ch->of_dead = 0;
+    ch->lane->dying--;
+}
+
+/* libca keeps a circuit that answers nothing until TCP gives up, a quarter of an hour later, and does not search for
+ * its channels meanwhile (tcpiiu::unresponsiveCircuitNotify). It lets go of it with its last channel. So all of them are
+ * cleared, and created anew when the circuit is gone. The same address is spared for a while: a server that
+ * is only slow must not be made slower by clients that come and go. */
+void ex_lane_leave_dead(ex_lane *lane)
+{
+    struct ex_circuit *c;
+    ex_channel *ch, *held = NULL;
+    int64_t now = ex_now();
+    lane->dead_due = 0;
+    for (c = lane->circuits; c; c = c->next) {
+        unsigned before = lane->dying;
+        if (!c->silent_since)
+            continue;
+        if (now < c->silent_since + lane->dead_after || now < c->spared_until) {
+            look_at(lane, c);
+            continue;
+        }
+        c->silent_since = 0;
+        c->spared_until = now + EX_SPARED_NS;
+        for (ch = lane->channels; ch; ch = ch->next) {
+            int there;
+            if (!ch->id || !ch->wanted || ch->state == EX_UP || ch->of_dead)
+                continue;
+            ex_channel_ref(ch);          /* it stays in the list, and its chid valid, while the lock is let go */
+            ch->in_call++;
+            there = is_there(ch, c);
+            ch->in_call--;
+            if (there && ch->id && ch->wanted && ch->state != EX_UP) {
+                ch->recreate = ch->of_dead = 1;
+                lane->dying++;
+            }
+            if (ch->of_dead || ch->dirty || ch->recreate || !ch->wanted)
+                ex_channel_plan(ch);     /* also for what came while it was in the call */
+            ex_unlock(&lane->lock);
+            if (held)
+                ex_channel_unref(held);
+            held = ch;
+            ex_lock(&lane->lock);
+        }
+        if (lane->dying > before) {
+            char text[160];
+            lane->dead_circuits++;
+            lane->closing_until = ex_now() + EX_CLOSING_NS;
+            snprintf(text, sizeof text, "%s has answered nothing for too long: its channels search for another server", c->host);
+            ex_unlock(&lane->lock);
+            ex_log(lane, 30, "", text);
+            ex_lock(&lane->lock);
+        }
+    }
+    ex_unlock(&lane->lock);
+    if (held)
+        ex_channel_unref(held);
+    ex_lock(&lane->lock);
+}
+
 static void joined(ex_channel *ch, struct ex_circuit *circuit)
 {
+    if (circuit)
+        circuit->silent_since = 0;
     if (ch->circuit || !circuit)
         return;
     ch->circuit = circuit;
@@ -423,7 +535,9 @@ void ex_on_connection(struct connection_handler_args args)
         ex_unlock(&lane->lock);
         ex_requests_over(over);
     } else {
+        struct ex_circuit *circuit;
         ex_lock(&lane->lock);
+        circuit = ch->circuit;
         ex_channel_left(ch, 0);          /* the circuit is gone, or libca keeps it though it is unresponsive */
         if (ch->state == EX_UP) {
             ch->state = EX_DOWN;
@@ -431,8 +545,11 @@ void ex_on_connection(struct connection_handler_args args)
             if (ch->reading || ch->writing)
                 lost = 1;
             ch->reading = ch->writing = 0;
-            if (circuit_unresponsive)
+            if (circuit_unresponsive) {
                 ch->tainted = 1;         /* the server goes on streaming; a clear would not tell it */
+                ch->unresponsive++;
+                fell_silent(lane, circuit);
+            }
             for (s = ch->subs; s; s = s->next) {
                 s->fresh = 0;
                 if (s->sink)

@@ -11,14 +11,13 @@ Lifetime
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 import weakref
 from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import dbr
+from . import _ca, dbr
 from ._request import Request
 from ._texts import NOT_A_CHID, UNEXPECTED_CHID
 from .errors import ChannelAccessException
@@ -26,8 +25,6 @@ from .errors import ChannelAccessException
 if TYPE_CHECKING:
     from ._ca import Core
     from ._sample import Sample
-
-log = logging.getLogger("epicsx")
 
 lock = threading.RLock()
 _numbers = itertools.count(1)
@@ -168,7 +165,7 @@ class _CacheItem:
         try:
             callback(*args, **kwds)
         except Exception:
-            log.exception("connection or access callback of '%s' failed", self.pvname)
+            _ca.callback_failed(self._core, self.pvname, "connection or access callback")
 
     def _on_core_connection(self, connected: bool, native_type: int) -> None:
         import time

@@ -18,14 +18,14 @@ cimport cython
 from cpython.mem cimport PyMem_Free
 from cpython.object cimport PyObject
 from libc.math cimport fabs, log10
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
-from epicsx._ca cimport Context, Core, Subscription, take, taken_done
+from epicsx._ca cimport Context, Core, Subscription, batch_begins, take, taken_done, taken_name, tally_of, value_failed
 from epicsx._dbr cimport Control, Header, ctrl_of, decode_control, native_of, read_header, time_of
 from epicsx._request cimport Request
 from epicsx._sample cimport Sample, pyepics_value
 from epicsx_events cimport (EX_HEADER, EX_NOTE_COMPLETION, EX_NOTE_CONNECTION, EX_NOTE_LARGE, EX_NOTE_LOG,
-                            EX_NOTE_VALUE, ex_block, ex_block_unref, ex_taken)
+                            EX_NOTE_VALUE, ex_block, ex_block_unref, ex_now_coarse, ex_taken, ex_tally)
 
 from epicsx.counts import PVStats
 from epicsx.errors import message
@@ -92,8 +92,11 @@ def drain(Context context, int limit=1000) -> int:
     cdef int n = 0
     cdef Subscription s
     cdef Request q
+    cdef int64_t now, since = ex_now_coarse()
+    batch_begins(context)
     while n < limit and take(context, &t):
         n += 1
+        context.calling_since = since
         try:
             if t.kind == EX_NOTE_VALUE:
                 if t.py != NULL:
@@ -101,14 +104,14 @@ def drain(Context context, int limit=1000) -> int:
                     try:
                         s.deliver(&t)
                     except BaseException:    # also sys.exit(): it must not end the thread that serves everybody
-                        log.exception("callback of '%s' failed", s.name)
+                        value_failed(&t, s.name)
             elif t.kind == EX_NOTE_COMPLETION:
                 if t.py != NULL:
                     q = <Request> t.py       # a reference: finish() lets go of what may be the last one
                     try:
                         q.finish()
                     except BaseException:
-                        log.exception("callback of a request of '%s' failed", q.core.name)
+                        q.core.failed("callback of a request", q.core.name)
                     q = None
             elif t.kind == EX_NOTE_LARGE:
                 if t.py != NULL:
@@ -121,7 +124,13 @@ def drain(Context context, int limit=1000) -> int:
                 log_note(t.a, <const char *> t.subject)
             elif t.py != NULL:
                 news(<Core> t.py, t.kind, t.a, t.b)
+            now = ex_now_coarse()        # the end of this one is the beginning of the next
+            if now - since > context.longest_call:
+                context.longest_call = now - since
+                context.slowest = taken_name(&t)
+            since = now
         finally:
+            context.calling_since = 0
             taken_done(&t)
     return n
 
@@ -135,7 +144,7 @@ cdef int news(Core core, int kind, int a, int b) except -1:
             else:
                 obj._on_core_access(a != 0, b != 0)
         except BaseException:
-            log.exception("connection or access callback of '%s' failed", core.name)
+            core.failed("connection or access callback", core.name)
     return 0
 
 
@@ -323,7 +332,16 @@ cdef class Face(Subscription):
     @property
     def stats(self) -> PVStats:
         """One consistent copy of the counts, over all monitors this PV has had; and the callbacks that failed."""
-        return PVStats(*self.totals(), self.errors_)
+        cdef ex_tally t
+        if self.core is None:
+            return PVStats(*self.totals(), self.errors_, 0, 0, 0, 0, 0, 0.0)
+        c = self.core.stats
+        t.bytes = 0
+        t.oldest = 0
+        if self.h != NULL and not self.core.state_of_fork():
+            tally_of(self.h, &t)
+        return PVStats(*self.totals(), self.errors_, c.disconnects, c.rejected_puts, c.decode_errors, c.unresponsive,
+                       t.bytes, (ex_now_coarse() - t.oldest) * 1e-9 if t.oldest else 0.0)
 
     # ---- fields
 
@@ -560,8 +578,7 @@ cdef class Face(Subscription):
             else:
                 self.call_all(pv, callbacks, v)
         except BaseException:           # of an overridden method; those of callbacks end in call()
-            self.errors_ += 1
-            log.exception("run_callbacks of '%s' failed", self.pvname)
+            self.failed_("run_callbacks")
         finally:
             self.in_thread = 0
         return 0
@@ -616,6 +633,9 @@ cdef class Face(Subscription):
         except BaseException as error:
             if not isinstance(error, Exception) and not delivering():
                 raise                   # Ctrl-C in the caller's own thread
-            self.errors_ += 1
-            log.exception("callback of '%s' failed", self.pvname)
+            self.failed_("callback")
         return 0
+
+    cdef int failed_(self, str what) except -1:
+        self.errors_ += 1
+        return self.core.failed(what, self.pvname)

@@ -83,6 +83,12 @@ def _stop(contexts: list[_ca.Context], timeout: float) -> None:
         thread.stop(deadline)
 
 
+def alive(context: _ca.Context) -> bool:
+    """Whether somebody delivers in that lane: its thread, or, where it is polled, whoever polls."""
+    thread = _threads.get(context.id)
+    return context.polled or (thread is not None and thread.is_alive())
+
+
 class _Ended(logging.Filter):
     """A callback whose get or put was ended by the shutdown has not failed: nothing to say at the end."""
 

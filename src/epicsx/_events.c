@@ -32,6 +32,7 @@ ex_lane *ex_lane_new(const char *name)
     ex_block_unref(ex_block_new(0, 0, 0, 0));        /* readies the pool before there is a second thread */
     ex_mutex_init(&lane->lock);
     ex_mutex_init(&lane->access_lock);
+    ex_mutex_init(&lane->census);
     ex_cond_init(&lane->wake);
     ex_cond_init(&lane->plan);
     ex_cond_init(&lane->spare);
@@ -41,6 +42,7 @@ ex_lane *ex_lane_new(const char *name)
     lane->name = name;
     lane->max_events = 250000;
     lane->max_bytes = (size_t)512 << 20;
+    lane->dead_after = 5000000000ll;
     return lane;
 }
 
@@ -71,6 +73,7 @@ void ex_lane_unref(ex_lane *lane)
     ex_cond_destroy(&lane->spare);
     ex_cond_destroy(&lane->settled);
     ex_mutex_destroy(&lane->access_lock);
+    ex_mutex_destroy(&lane->census);
     ex_mutex_destroy(&lane->lock);
     free(lane);
 }
@@ -114,6 +117,7 @@ ex_note *ex_note_new(ex_lane *lane, int kind, void *subject)
 void ex_note_append(ex_lane *lane, ex_note *note)
 {
     note->serial = ++lane->serial;
+    note->since = ex_now_coarse();
     note->next = NULL;
     note->prev = lane->tail;
     if (lane->tail)
@@ -156,9 +160,10 @@ static void handle_append(ex_lane *lane, ex_handle *h, ex_note *note)
     else
         h->oldest = note;
     h->newest = note;
-    if (h->inbox)
+    if (h->inbox) {
         note->serial = ++lane->serial;
-    else
+        note->since = ex_now_coarse();
+    } else
         ex_note_append(lane, note);
 }
 
@@ -796,39 +801,6 @@ void ex_channel_link(ex_channel *ch, int connected)
                 ex_inbox_ring(ex_inbox_tell(h));
             }
 }
-
-static void add_counts(ex_handle *h, ex_counts *out)
-{
-    out->received += h->received;
-    out->delivered += h->delivered;
-    out->merged += h->merged;
-    out->dropped += h->dropped;
-    out->pending += h->waiting;
-}
-
-void ex_handle_counts(ex_handle *h, ex_counts *out)
-{
-    memset(out, 0, sizeof *out);
-    ex_lock(&h->sub->channel->lane->lock);
-    add_counts(h, out);
-    ex_unlock(&h->sub->channel->lane->lock);
-}
-
-void ex_counts_of_channel(ex_channel *ch, ex_counts *out)
-{
-    ex_sub *s;
-    ex_handle *h;
-    ex_lock(&ch->lane->lock);
-    *out = ch->past;
-    for (s = ch->subs; s; s = s->next) {
-        for (h = s->handles; h; h = h->next)
-            add_counts(h, out);
-        if (s->sink && s->users)         /* one that is closed has added its counts to the past */
-            s->sink->counts(s->sink, out);
-    }
-    ex_unlock(&ch->lane->lock);
-}
-
 
 ex_note *ex_note_for(ex_lane *lane)
 {

@@ -27,6 +27,7 @@
 #define FLUSH_GAP 250000ll
 #define WORKERS 3
 #define CLOSING_LOOK 500000ll
+#define CLOCK_LOOK 5000000000ll
 
 /* Where text goes that libca prints without saying for whom. Set while a lane runs. */
 static ex_lane *volatile log_lane;
@@ -108,7 +109,7 @@ static int create_attached(ex_channel *ch)
 /* Whether new channels should wait. Lane lock held. */
 static int circuits_closing(const ex_lane *lane)
 {
-    return (lane->emptied || lane->leaving) && ex_now() < lane->closing_until;
+    return (lane->emptied || lane->leaving || lane->dying) && ex_now() < lane->closing_until;
 }
 
 /* The same after a look at libca, which the keeper takes while channels wait. Lane lock held on entry and exit. */
@@ -117,7 +118,7 @@ static int still_closing(ex_lane *lane)
     unsigned open;
     if (!circuits_closing(lane))
         return 0;
-    if (lane->emptied)
+    if (lane->emptied || lane->dying)
         return 1;
     ex_unlock(&lane->lock);
     open = ca_get_ioc_connection_count();
@@ -428,7 +429,16 @@ static void channel_end(ex_lane *lane, ex_channel *ch)
     chid id = ch->id;
     ex_sub *s;
     unsigned open = 0;
-    int last = ch->last_of_circuit;
+    int last;
+    if (ch->of_dead) {
+        ex_channel_not_dead(ch);
+        if (!lane->dying && !ch->last_of_circuit) {    /* now libca can let go of the circuit */
+            ch->last_of_circuit = 1;
+            lane->emptied++;
+            lane->closing_until = ex_now() + EX_CLOSING_NS;
+        }
+    }
+    last = ch->last_of_circuit;
     ch->id = NULL;
     ex_unlock(&lane->lock);
     if (last)
@@ -495,7 +505,12 @@ static int channel_step(ex_lane *lane, ex_channel *ch)
             }
         return 0;                        /* a handle that is still open plans us again when it closes */
     }
+    if (ch->of_dead && ch->state == EX_UP) {
+        ex_channel_not_dead(ch);         /* it answers again, just in time */
+        ch->recreate = 0;
+    }
     if (ch->recreate && ch->id && !ch->in_call) {
+        int later = ch->of_dead;
         if (ch->state == EX_UP) {        /* everyone is told: this is a loss of the connection, made by us */
             struct connection_handler_args down;
             down.chid = ch->id;
@@ -507,17 +522,23 @@ static int channel_step(ex_lane *lane, ex_channel *ch)
         }
         ch->recreate = 0;
         channel_end(lane, ch);
-        ch->in_call++;
+        if (later) {                     /* with the others, when the circuit is gone: see ex_channel_left */
+            ch->create_due = 1;
+            lane->deferred++;
+            ex_signal(&lane->plan);
+        } else
+            ch->in_call++;
         ex_unlock(&lane->lock);
         ex_channel_unref(ch);
-        create_attached(ch);
+        if (!later)
+            create_attached(ch);
         ex_lock(&lane->lock);
-        return 1;
+        return !later;
     }
     for (at = &ch->subs; (s = *at) != NULL; at = &s->next) {
         if (s->users == 0) {
             if (s->live) {
-                if (ch->tainted && ch->state == EX_UP) {
+                if (ch->tainted) {
                     ch->recreate = 1;    /* a clear would send no EVENT_CANCEL */
                     return !ch->in_call;
                 }
@@ -699,6 +720,7 @@ static void keeper_main(void *p)
     ex_lane *lane = (ex_lane *)p;
     int status, i;
     int destroy;
+    int64_t until, clock_due = 0;
     /* A fresh native thread has no context, so this one is really ours. */
     status = ca_context_create(ca_enable_preemptive_callback);
     if (status == ECA_NORMAL) {
@@ -755,7 +777,21 @@ static void keeper_main(void *p)
                 plan_deferred(lane);
             continue;
         }
-        ex_wait(&lane->plan, &lane->lock, lane->plan_head ? ex_now() + STUCK_NS : EX_FOREVER);
+        if (lane->dead_due && ex_now() >= lane->dead_due) {
+            ex_lane_leave_dead(lane);
+            continue;
+        }
+        if (ex_now() >= clock_due) {
+            ex_unlock(&lane->lock);
+            ex_lane_look_at_clock(lane);
+            ex_lock(&lane->lock);
+            clock_due = ex_now() + CLOCK_LOOK;
+            continue;
+        }
+        until = lane->plan_head ? ex_now() + STUCK_NS : clock_due;
+        if (lane->dead_due && lane->dead_due < until)
+            until = lane->dead_due;
+        ex_wait(&lane->plan, &lane->lock, until);
     }
     while (!ex_load(&lane->closing))     /* ex_keeper_stop is still waiting for whoever is inside a call */
         ex_wait(&lane->plan, &lane->lock, EX_FOREVER);

@@ -12,7 +12,6 @@ Lifetime
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from ._ca import Core
     from ._sample import Sample
 
-log = logging.getLogger("epicsx")
+CONNECTION = "connection or access callback"
 
 _PVcache_: dict[tuple[Any, str, int | None], Any] = {}
 """What ``get_pv`` has made: (name, form, context) -> PV."""
@@ -210,7 +209,7 @@ class PVConnection:
             try:
                 callback(*args, pv=self, **kwds)
             except Exception:
-                log.exception("connection or access callback of '%s' failed", self.pvname)
+                _ca.callback_failed(self._core, self.pvname, CONNECTION)
 
     def _on_core_connection(self, connected: bool, native_type: int, at_once: bool = False) -> None:
         """Connection news, on the dispatcher or (`at_once`) in the constructor: users are told, then the PV is so."""

@@ -71,7 +71,7 @@ cdef class Request:
                 try:
                     f(self)
                 except Exception:
-                    log.exception("callback of a %s of '%s' failed", self.what(), self.core.name)
+                    self.core.failed(f"callback of a {self.what()}", self.core.name)
         finally:
             self.let_go()
         return 0

@@ -19,6 +19,7 @@ _VARIABLES = {
     "repeater_port": "EPICS_CA_REPEATER_PORT",
     "max_array_bytes": "EPICS_CA_MAX_ARRAY_BYTES",
     "conn_timeout": "EPICS_CA_CONN_TMO",
+    "dead_circuit_timeout": "EPICSX_DEAD_CIRCUIT_TIMEOUT",
 }
 
 
@@ -31,17 +32,29 @@ def configure(
     repeater_port: int | None = None,
     max_array_bytes: int | None = None,
     conn_timeout: float | None = None,
+    dead_circuit_timeout: float | None = None,
 ) -> None:
     """Set where and how Channel Access searches, before its first use in this process.
 
     What is not given is left to the ``EPICS_CA_*`` environment variables, which libca reads at first use.
+
+    Parameters
+    ----------
+    conn_timeout : float, seconds
+        After so long without a word a server is asked for a sign of life; five seconds later its channels are
+        disconnected (``EPICS_CA_CONN_TMO``, 30).
+    dead_circuit_timeout : float, seconds
+        How long a server may then go on answering nothing, on a connection that stands, before epicsx closes that and
+        searches for its channels anew: another server may have them by now, and libca alone would wait until TCP gives
+        up, a quarter of an hour. 0 is at once, ``inf`` never (``EPICSX_DEAD_CIRCUIT_TIMEOUT``, 5). One server's
+        connection is left no more often than every 30 s.
 
     Raises
     ------
     RuntimeError
         After first use: libca has read its settings.
     BadValueError
-        For a port or size that cannot be.
+        For a port, a size or a time that cannot be.
     """
     if _ca.started():
         raise RuntimeError("configure() comes before the first use of Channel Access in a process")
@@ -52,6 +65,10 @@ def configure(
         raise BadValueError(f"max_array_bytes is at least 16384, not {max_array_bytes}")
     if conn_timeout is not None and not conn_timeout > 0:
         raise BadValueError(f"conn_timeout is a number of seconds above 0, not {conn_timeout}")
+    if dead_circuit_timeout is not None and not dead_circuit_timeout >= 0:
+        raise BadValueError(
+            f"dead_circuit_timeout is a number of seconds of at least 0, not {dead_circuit_timeout}"
+        )
     given: dict[str, Any] = {
         "addr_list": addr_list,
         "auto_addr_list": auto_addr_list,
@@ -60,6 +77,7 @@ def configure(
         "repeater_port": repeater_port,
         "max_array_bytes": max_array_bytes,
         "conn_timeout": conn_timeout,
+        "dead_circuit_timeout": dead_circuit_timeout,
     }
     for key, value in given.items():
         if value is None:

@@ -27,7 +27,7 @@ from . import _bulk, _ca, _filters
 from ._channel import Channel, _as_connected, _ClientFiltered, _deadline, _left
 from ._snapshot_file import Row, plain, read, write
 from .enums import Severity, Status
-from .errors import AccessError, BadTypeError, BadValueError, CATimeoutError, timed_out
+from .errors import AccessError, BadTypeError, BadValueError, CATimeoutError, timed_out, unanswered
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -196,9 +196,10 @@ class _Source:
                 break
         for reading in readings:
             reading.collect(_left(deadline), timeout, values, stamps, severity, status, ok, failed)
+        nobody = unanswered()
         for row in missing:
             core = cores[row]
-            why = "no server has answered its search"
+            why = nobody
             if core.connects:
                 why = f"{core.host} was lost"
             failed[row] = timed_out(core.name, "get", timeout or 0.0, why)

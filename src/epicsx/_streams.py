@@ -39,6 +39,7 @@ from .errors import (
     ServerError,
     from_status,
     timed_out,
+    unanswered,
 )
 from .reducers import as_reducer
 
@@ -450,7 +451,7 @@ class Stream:
         if self._home.connected:
             return f"{self._home.host} has not answered for the stream's own channel"
         core = self._home._core
-        return f"{core.host} was lost" if core.connects else "no server has answered its search"
+        return f"{core.host} was lost" if core.connects else unanswered()
 
     def latest(self) -> Any:
         """The newest frame (or block) at once; None before the first.

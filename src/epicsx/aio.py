@@ -23,7 +23,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from . import _aioloop, _bulk, _request
+from . import _aioloop, _bulk, _ca, _request
 from ._aiochannel import Updates as Updates
 from ._aiochannel import aconnect as aconnect
 from ._aiochannel import aget as aget
@@ -707,7 +707,7 @@ class Subscription:
         try:
             result = self.callback(value)
         except (Exception, asyncio.CancelledError):
-            log.exception("callback of '%s' failed", self.name)
+            _ca.callback_failed(self._core, self.name)
             return False
         if result is not None and inspect.isawaitable(result):
             self._task = task = self._end.loop.create_task(self._go_on(result))
@@ -740,11 +740,11 @@ class Subscription:
                 try:
                     await result
                 except Exception:
-                    log.exception("callback of '%s' failed", self.name)
+                    _ca.callback_failed(self._core, self.name)
                 except asyncio.CancelledError:
                     if _told_to_end():
                         raise
-                    log.exception("callback of '%s' failed", self.name)
+                    _ca.callback_failed(self._core, self.name)
                 told += 1
                 if told % TURN == 0:
                     await asyncio.sleep(0)
@@ -754,7 +754,7 @@ class Subscription:
                 try:
                     again = self.callback(value)
                 except (Exception, asyncio.CancelledError):
-                    log.exception("callback of '%s' failed", self.name)
+                    _ca.callback_failed(self._core, self.name)
                     again = None
                 result = again if inspect.isawaitable(again) else asyncio.sleep(0)
         finally:

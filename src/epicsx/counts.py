@@ -38,7 +38,15 @@ class ChannelStats(NamedTuple):
     rejected_puts: int
     """Puts without wait that the server refused."""
     decode_errors: int
-    """Updates refused because type or count could not be true."""
+    """Updates refused because type or count could not be true; they are not among the received ones."""
+    unresponsive: int
+    """Those of the disconnects where the connection stood, and the server answered nothing."""
+    callback_errors: int
+    """Callbacks that raised: of values, connections, access rights and requests."""
+    queue_bytes: int
+    """Bytes of the updates that wait for a callback."""
+    waited: float
+    """Seconds for which the oldest of them has waited, within some milliseconds; 0.0 where none waits."""
 
 
 class Ledger(NamedTuple):
@@ -73,4 +81,16 @@ class PVStats(NamedTuple):
     dropped: int
     pending: int
     callback_errors: int
-    """Callbacks that raised."""
+    """Callbacks of this PV that raised."""
+    disconnects: int
+    """How often the connection of its channel was lost."""
+    rejected_puts: int
+    """Puts without wait to its channel that the server refused."""
+    decode_errors: int
+    """Updates of its channel refused because type or count could not be true."""
+    unresponsive: int
+    """Those of the disconnects where the connection stood, and the server answered nothing."""
+    queue_bytes: int
+    """Bytes of its updates that wait for the callbacks."""
+    waited: float
+    """Seconds for which the oldest of them has waited, within some milliseconds; 0.0 where none waits."""

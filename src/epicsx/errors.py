@@ -40,6 +40,7 @@ __all__ = [
     "message",
     "not_started",
     "timed_out",
+    "unanswered",
 ]
 
 
@@ -303,9 +304,25 @@ def timed_out(name: str, operation: str, seconds: float, reason: str = "") -> CA
     """The exception for a time-out, naming the PV, what was tried and the seconds waited."""
     what = f"{operation} of '{name}'" if name else operation
     text = f"{what} timed out after {seconds:.2f} seconds"
-    unanswered = operation == "get" and reason == "the server has not answered"
-    if unanswered and os.environ.get("EPICS_CA_AUTO_ARRAY_BYTES", "").upper() == "NO":
+    in_vain = operation == "get" and reason == "the server has not answered"
+    if in_vain and os.environ.get("EPICS_CA_AUTO_ARRAY_BYTES", "").upper() == "NO":
         # It discards them without telling whoever asked: tcpiiu::processIncoming of tcpiiu.cpp.
         limit = os.environ.get("EPICS_CA_MAX_ARRAY_BYTES")
         reason += f", or libca has discarded an answer above EPICS_CA_MAX_ARRAY_BYTES={limit}"
     return CATimeoutError(f"{text}: {reason}" if reason else text, status=80, name=name)
+
+
+def unanswered() -> str:
+    """Why a channel has never connected: no server has answered, and where its search was sent.
+
+    As libca reads the environment, at first use (configureChannelAccessAddressList of iocinf.cpp).
+    """
+    where = os.environ.get("EPICS_CA_ADDR_LIST", "").split()
+    auto = os.environ.get("EPICS_CA_AUTO_ADDR_LIST", "YES")
+    if "no" not in auto and "NO" not in auto:
+        where.append("this host's networks")
+    where += os.environ.get("EPICS_CA_NAME_SERVERS", "").split()
+    if not where:
+        return "its search is sent nowhere: EPICS_CA_ADDR_LIST is empty, EPICS_CA_AUTO_ADDR_LIST is NO"
+    more = f" and {len(where) - 8} more" if len(where) > 8 else ""
+    return f"no server has answered its search, sent to {' '.join(where[:8])}{more}"

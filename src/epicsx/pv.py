@@ -20,6 +20,7 @@ from .utils import bytes2str
 
 if TYPE_CHECKING:
     from ._sample import Sample
+    from .counts import PVStats
 
 _FACTS = frozenset(
     "pvname type typefull ftype chid host count nelm access read_access write_access".split()  # noqa: SIM905
@@ -672,6 +673,13 @@ class PV(PVConnection):
     def info(self) -> str | None:
         """A paragraph about it; None if it is not connected."""
         return self._getinfo()
+
+    @property
+    def stats(self) -> PVStats:
+        """One consistent copy of its counts, over all monitors it has had: ``received == delivered + merged + dropped +
+        pending``; and callbacks that raised, losses of the connection, rejected puts, what waits.
+        """
+        return (self._face or self._make_face()).stats
 
     def __repr__(self) -> str:
         if not self.connected:

@@ -11,6 +11,8 @@ process of its own (`faults.run`), under epicsx or pyepics, and its parent (`fau
     @c1.pyepics
     def c1_pyepics(room: Room) -> Figure: ...
 
+One that talks to PVs by `Room.pv` alone is written once for both libraries: `c1.both()`.
+
 Modules of the catalogue import neither `epics`, nor at their top more of epicsx than `import epicsx`, which loads no
 libca: whatever is chosen in the environment must come first, and pyepics shall be alone in its process.
 """
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -27,12 +30,12 @@ if TYPE_CHECKING:
     from faults.room import Room
 
 MODULES = {
-    "C": "connection",
-    "D": "data",
-    "P": "puts",
-    "L": "life",
-    "F": "hostile",
-    "E": "environment",
+    "C": ("connection", "unreached"),
+    "D": ("data",),
+    "P": ("puts",),
+    "L": ("life",),
+    "F": ("hostile",),
+    "E": ("environment",),
 }
 """The modules of the catalogue by the letter of their scenarios, in its order."""
 FACES = ("epicsx", "pyepics")
@@ -79,6 +82,11 @@ class Scenario:
     run: Run
     other: Run | None = None
     without: str = ""
+
+    def both(self) -> Scenario:
+        """The same function for pyepics: one that talks to PVs by `Room.pv`."""
+        self.other = self.run
+        return self
 
     def pyepics(self, function: Run) -> Run:
         """Decorate what does the same with pyepics; it says `room.check` instead of asserting."""
@@ -127,7 +135,7 @@ def scenario(
 
 def catalogue() -> dict[str, Scenario]:
     """All scenarios by id, in the order of the catalogue: by letter, then number."""
-    for name in MODULES.values():
+    for name in itertools.chain.from_iterable(MODULES.values()):
         if importlib.util.find_spec(f"faults.{name}") is not None:
             importlib.import_module(f"faults.{name}")
     letters = list(MODULES)

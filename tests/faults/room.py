@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import stat
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from support import Client, start_python
 
 from epicsx import testing
 from epicsx.testing import CAProxy, Loopback, Repeater, SoftIOC
+from faults.faces import FACES, PV
 from faults.harness import NotHeld
 
 T = TypeVar("T")
@@ -29,12 +31,14 @@ class Room:
 
     Attributes
     ----------
+    face : str, 'epicsx' or 'pyepics'
     long : bool, the long form is asked for
     missed : list of str, what `check` found wrong
     loopback : Loopback, whose environment is set
     """
 
-    def __init__(self, ports: int = 1, *, long: bool = False) -> None:
+    def __init__(self, face: str, ports: int = 1, *, long: bool = False) -> None:
+        self.face = face
         self.long = long
         self.missed: list[str] = []
         self.loopback = Loopback(spare=ports - 1)
@@ -76,6 +80,10 @@ class Room:
         options.setdefault("port", self.port())
         return self.enter(server.FakeServer(*args, **options))
 
+    def pv(self, name: str, **options: Any) -> PV:
+        """A PV of the library under test, not connected yet."""
+        return FACES[self.face](name, **options)
+
     def child(self, script: str, *args: str, env: Mapping[str, str] | None = None) -> Client:
         """A Python program in a process of its own, in this room's environment."""
         return self.enter(start_python(script, *args, env=env))
@@ -109,6 +117,22 @@ class Room:
         """Unless the condition is true, the scenario is not held, and goes on; `text` says what was seen instead."""
         if not condition:
             self.missed.append(text)
+
+    def raised(self, call: Callable[[], object]) -> tuple[BaseException | None, float]:
+        """What a call raised, and how many seconds it took."""
+        began = time.monotonic()
+        try:
+            call()
+        except Exception as error:
+            return error, time.monotonic() - began
+        return None, time.monotonic() - began
+
+    def said(self) -> str:
+        """What this process has written on standard error, if that is a file, as the runner makes it."""
+        if not stat.S_ISREG(os.fstat(2).st_mode):
+            return ""
+        with open("/proc/self/fd/2", "rb") as file:
+            return file.read().decode(errors="replace")
 
     # -- measures of this process, or of another
 

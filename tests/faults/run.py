@@ -32,7 +32,7 @@ def main(id: str, face: str, *options: str) -> None:
     run = chosen.function(face)
     if run is None:
         raise SystemExit(f"{id} has nothing for {face}")
-    room = Room(chosen.ports, long="--long" in options)
+    room = Room(face, chosen.ports, long="--long" in options)
     figure = Figure("")
     try:
         if face == "pyepics":

@@ -9,7 +9,7 @@ import pytest
 
 from epicsx import errors
 from epicsx.enums import ECA
-from epicsx.errors import CAError
+from epicsx.errors import CAError, unanswered
 
 BUILTINS = {
     errors.CATimeoutError: TimeoutError,
@@ -156,3 +156,25 @@ def test_outcome_unknown() -> None:
     assert pickle.loads(pickle.dumps(lost)).outcome_unknown
     known = errors.from_status(ECA.DISCONN, "X:pv", "get")
     assert isinstance(known, errors.DisconnectedError) and not known.outcome_unknown
+
+
+@pytest.mark.parametrize(
+    ("addr_list", "auto", "name_servers", "told"),
+    [
+        ("10.0.0.1 10.0.0.2:5066", "NO", "", "sent to 10.0.0.1 10.0.0.2:5066"),
+        ("10.0.0.1", None, "", "sent to 10.0.0.1 this host's networks"),
+        ("", "YES", "ns:5064", "sent to this host's networks ns:5064"),
+        ("", "no", "", "sent nowhere: EPICS_CA_ADDR_LIST is empty, EPICS_CA_AUTO_ADDR_LIST is NO"),
+        (" ".join("abcdefghij"), "NO", "", "sent to a b c d e f g h and 2 more"),
+    ],
+)
+def test_an_unanswered_search_says_where_it_was_sent(
+    monkeypatch: pytest.MonkeyPatch, addr_list: str, auto: str | None, name_servers: str, told: str
+) -> None:
+    monkeypatch.setenv("EPICS_CA_ADDR_LIST", addr_list)
+    monkeypatch.setenv("EPICS_CA_NAME_SERVERS", name_servers)
+    if auto is None:
+        monkeypatch.delenv("EPICS_CA_AUTO_ADDR_LIST", raising=False)
+    else:
+        monkeypatch.setenv("EPICS_CA_AUTO_ADDR_LIST", auto)
+    assert unanswered().endswith(told)

@@ -402,7 +402,7 @@ class Subscription:
                 try:
                     self.callback(value)
                 except Exception:
-                    log.exception("callback of '%s' failed", self.name)
+                    _ca.callback_failed(self._core, self.name)
 
     def close(self) -> None:
         """End it: the callback is not called any more. May be called again."""
