@@ -987,7 +987,7 @@ def _sub_lines(name: str, use: str) -> list[str]:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=30.0, check=False
     )
     if done.returncode:
-        return [f"return code {done.returncode}: {done.stderr[-300:]}"]
+        return [(done.stderr.splitlines() or [f"return code {done.returncode}"])[-1]]
     return done.stdout.splitlines()
 
 
