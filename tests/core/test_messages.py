@@ -50,7 +50,7 @@ def _repeated(*, failures: bool = False) -> Iterator[tuple[logging.Logger, list[
     log = logging.getLogger("test.repeated")
     log.setLevel(logging.INFO)
     kind = _dispatch._Repeated(failures=failures)
-    kind.clock = lambda: now[0]  # type: ignore[method-assign]
+    kind.clock = lambda: now[0]
     log.addFilter(kind)
     try:
         yield log, now

@@ -1,6 +1,6 @@
 """D: what comes and goes over a connection that is well: every update counted, no frame torn, no value changed.
 
-D7 and D8, tables of what becomes of values that are put, are in `faults.values`.
+D7 and D8 are in `faults.values`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 import epicsx
-import faults.values  # noqa: F401  it has D7 and D8
 from faults.harness import Figure, scenario
 from faults.room import Room
 

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from support import finished
+
 from epicsx.testing import free_port
 from faults.harness import Figure, scenario
 from faults.room import Room
@@ -78,19 +80,15 @@ def ask(
         text=True,
         errors="replace",
     )
-    try:
-        out, err = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        out, err = process.communicate()
-        said = [line for line in out.splitlines() if line.startswith("said ")]
-        room.check(False, f"hangs {'at the end' if said else ''}".strip())
-        return "no end", limit, [], err
-    if process.returncode < 0:
-        room.check(False, f"dies of {signal.Signals(-process.returncode).name}")
+    code, out, err, _ = finished(process, limit)
     found = [line.partition(" ")[2] for line in out.splitlines() if line.startswith("said ")]
+    at_the_end = " at the end" if found else ""
+    if code is None:
+        room.check(False, f"hangs{at_the_end}")
+    elif code < 0:
+        room.check(False, f"dies of {signal.Signals(-code).name}{at_the_end}")
     if not found:
-        return f"return code {process.returncode}", 0.0, [], err
+        return f"return code {code}", 0.0, [], err
     gave, seconds, lines = json.loads(found[-1])
     return gave, seconds, lines, err
 

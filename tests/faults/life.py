@@ -18,6 +18,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
+from support import finished
+
 import epicsx
 from faults.data import COUNTED_ARRAY, KHZ, collect, fill, gaps, torn, whole
 from faults.harness import Figure, scenario
@@ -42,14 +44,7 @@ class Ended:
 
     def wait(self) -> tuple[int | None, float, str]:
         """Return code (None: it hung and was killed), seconds from its last line to its end, standard error."""
-        code: int | None
-        try:
-            out, err = self.process.communicate(timeout=self.limit)
-            ended, code = time.monotonic(), self.process.returncode
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            out, err = self.process.communicate()
-            ended, code = time.monotonic(), None
+        code, out, err, ended = finished(self.process, self.limit)
         began = [float(line.split()[1]) for line in out.splitlines() if line.startswith("end ")]
         return code, ended - began[-1] if began else float("nan"), err
 
