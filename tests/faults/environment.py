@@ -219,8 +219,13 @@ def _scarce(room: Room, face: str) -> Figure:
         if "not allowed" in str(gave) or str(gave).startswith("return code"):
             parts.append(f"{what}: not to be had here")
             return
-        clear = isinstance(gave, str) and (
-            "CATimeoutError" in gave or "cannot be started" in gave or "DisconnectedError" in gave
+        words = {
+            "epicsx": ("CATimeoutError", "DisconnectedError", "cannot be started"),
+            "pyepics": ("ChannelAccess", "CASeverity"),
+        }
+        # None is how pyepics says that the time is over.
+        clear = (face == "pyepics" and gave is None) or any(
+            each in str(gave) for each in words[face]
         )
         if works:
             room.check(gave == 3.0, f"{what}: gives {gave!r:.80}")
