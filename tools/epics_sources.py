@@ -222,7 +222,9 @@ def _error_table(top: Path) -> str:
         for name, text in _ERROR.findall((top / "include" / header).read_text()):
             rows.append(f'    {{(long){name}, "{text}"}},')
     rows = ["static ERRSYMBOL rows[] = {", *rows, "};"]
-    rows.append("static ERRSYMTAB table = {NELEMENTS(rows), rows};\nERRSYMTAB_ID errSymTbl = &table;")
+    rows.append(
+        "static ERRSYMTAB table = {NELEMENTS(rows), rows};\nERRSYMTAB_ID errSymTbl = &table;"
+    )
     return "\n".join(lines + rows) + "\n"
 
 
@@ -277,4 +279,8 @@ def sources(top: Path) -> list[Path]:
 
 def include_dirs(top: Path) -> list[Path]:
     """Where libCom's and libca's own files find their headers."""
-    return [top / "include", top / "added", *(p for m in MODULES for p in _lists(top, m, "include"))]
+    return [
+        top / "include",
+        top / "added",
+        *(p for m in MODULES for p in _lists(top, m, "include")),
+    ]
