@@ -25,11 +25,12 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
 PARITY_ARGS ?=
+FAULTS_ARGS ?=
 DOWNSTREAM_ARGS ?=
 COVERAGE_TESTS ?= tests/unit tests/core tests/api tests/compat
 COVERAGE_ARGS ?=
 
-.PHONY: help demo test ctest ctools parity downstream coverage bench lint types docs wheel clean install
+.PHONY: help demo test ctest ctools parity faults downstream coverage bench lint types docs wheel clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the verbs
@@ -46,6 +47,9 @@ ctest: $(CTESTS)
 
 parity: $(INSTALLED)  ## one script under pyepics and under epicsx, each difference explained: docs/parity.md
 	$(PY) -m tests.oracle $(PARITY_ARGS)
+
+faults: $(INSTALLED)  ## every fault of the catalogue done to epicsx and to pyepics: docs/reliability.md
+	$(PY) -m tests.faults $(FAULTS_ARGS)
 
 ctools:  ## caget and its like from Debian, into build/c-tools, for the tests that compare with them
 	$(if $(wildcard $(PY)),$(PY),$(PYTHON)) tools/c_tools.py

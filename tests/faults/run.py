@@ -7,6 +7,7 @@ error.
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from faults.harness import Figure, catalogue
+from faults.harness import MODULES, SCENARIOS, Figure, catalogue
 from faults.room import Room
 
 
@@ -25,7 +26,9 @@ def main(id: str, face: str, *options: str) -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     faulthandler.enable()
-    chosen = catalogue()[id]
+    if id[0] not in MODULES:
+        importlib.import_module("faults.planted")
+    chosen = {**SCENARIOS, **catalogue()}[id]
     run = chosen.function(face)
     if run is None:
         raise SystemExit(f"{id} has nothing for {face}")

@@ -69,7 +69,8 @@ def run(scenario: Scenario, face: str, *, long: bool = False, build: str | None 
         outcome.missed = found["missed"]
         if outcome.ended:
             outcome.ended += " at the end"
-    if face == "epicsx" and not scenario.loud and "Traceback" in outcome.stderr:
+    quiet = face == "epicsx" and not (scenario.loud or outcome.missed)
+    if quiet and "Traceback" in outcome.stderr:
         outcome.missed.append("a traceback on standard error")
     outcome.held = not (outcome.missed or outcome.ended)
     return outcome
