@@ -266,6 +266,4 @@ def error(request: Frame, status: int, text: bytes, cid: int) -> Frame:
         request.parameter2,
         size=len(request.payload),
     ).encode()
-    return Frame(
-        Command.ERROR, 0, 0, cid, status, head + text + b"\0"
-    )
+    return Frame(Command.ERROR, 0, 0, cid, status, head + text + b"\0")

@@ -3,8 +3,8 @@
 Threads. One, with an event loop: `Engine.run`. All state is its own; `Engine.do` has it run a function and waits for
 what that gives, from any thread. Rules' functions run in it, and may use the server: `do` then calls at once.
 
-Lifetime. `stop`, or the finalizer of the `FakeServer`, ends the loop, which resets the connections and closes the ports.
-The thread refers to this, never to the `FakeServer`.
+Lifetime. `stop`, or the finalizer of the `FakeServer`, ends the loop, which resets the connections and closes the
+ports. The thread refers to this, never to the `FakeServer`.
 """
 
 from __future__ import annotations
@@ -161,6 +161,7 @@ class Circuit(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.queue: deque[bytes | float | None] = deque()  # None: reset
         self.pausing = False
+        self.ended = False  # the client sends no more
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -171,6 +172,10 @@ class Circuit(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.transport = None
         self.engine.left(self)
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        return self.pausing  # what waits is still sent
 
     def data_received(self, data: bytes) -> None:
         for frame, _ in self.parser.feed(data):
@@ -198,6 +203,8 @@ class Circuit(asyncio.Protocol):
                 self.pausing = True
                 asyncio.get_running_loop().call_later(part, self.go_on)
                 return
+        if self.ended and self.transport is not None:
+            self.transport.close()
 
     def reset(self) -> None:
         """End the connection as a crash does, what was written before having been sent."""
@@ -520,9 +527,7 @@ def event(subscription: Subscription) -> Frame:
         status = ECA.NORMAL
     except Refused as error:
         count, data, status = asked.count, b"", error.status
-    return Frame(
-        Command.EVENT_ADD, asked.data_type, count, int(status), asked.parameter2, data
-    )
+    return Frame(Command.EVENT_ADD, asked.data_type, count, int(status), asked.parameter2, data)
 
 
 HANDLERS: dict[int, Callable[[Engine, Circuit, Frame], tuple[str | None, list[Frame]]]] = {

@@ -58,7 +58,8 @@ class FakePV:
     states : sequence of str
         Of an enum, whose type need not be said then.
     units : str
-    precision : int
+    precision : int, optional
+        Digits behind the point, also where a number is read as text; by default as many as it has, and told as 0.
     limits : pair of float
         Lowest and highest value, given for display, alarms and control alike.
     access : Access
@@ -74,7 +75,7 @@ class FakePV:
     size: int | None = None
     states: Sequence[str] = ()
     units: str = ""
-    precision: int = 0
+    precision: int | None = None
     limits: tuple[float, float] = (0.0, 0.0)
     access: Access = field(default=Access.READ | Access.WRITE)
     status: Status = Status.NO_ALARM
@@ -138,7 +139,8 @@ def fitted(pv: FakePV, value: Any, kind: int) -> Any:
     if kind == DBR.STRING:
         if pv.type == DBR.ENUM and isinstance(value, int) and value < len(pv.states):
             value = pv.states[value]
-        text = value if isinstance(value, str) else str(value)
+        precise = isinstance(value, float) and pv.precision is not None
+        text = f"{value:.{pv.precision}f}" if precise else str(value)
         if len(text.encode()) >= TEXT:
             raise ValueError(f"a text of at most {TEXT - 1} bytes is wanted, not {text!r}")
         return text
@@ -207,7 +209,7 @@ def _described(pv: FakePV, family: int, kind: int) -> bytes:
     if kind == DBR.ENUM:
         names = [state.encode()[: STATE - 1].ljust(STATE, b"\0") for state in pv.states[:STATES]]
         return struct.pack(">h", len(names)) + b"".join(names).ljust(STATES * STATE, b"\0")
-    precision = struct.pack(">hh", pv.precision, 0) if kind in (DBR.FLOAT, DBR.DOUBLE) else b""
+    precision = struct.pack(">hh", pv.precision or 0, 0) if kind in (DBR.FLOAT, DBR.DOUBLE) else b""
     units = pv.units.encode()[: UNITS - 1].ljust(UNITS, b"\0")
     high_low = [pv.limits[1], pv.limits[0]]
     # upper and lower of display; upper alarm and warning, lower warning and alarm; with CTRL those of control

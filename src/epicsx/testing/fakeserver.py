@@ -320,7 +320,7 @@ class FakeServer:
         return self._script("halve", _first(after), requests)
 
     def cut(self, after: int = 0, **requests: Any) -> Script:
-        """Reset the circuit, when so many bytes of the answer have been sent. Without keywords all that there are, now."""
+        """Reset the circuit when so many bytes of the answer have been sent. Without keywords: all of them, now."""
         if requests or after:
             return self._script("cut", _first(byte_count(after)), requests, cuts=True)
         engine = self._running()
@@ -341,9 +341,7 @@ class FakeServer:
         engine = self._running()
 
         def now() -> int:
-            chosen = [
-                each for number, each in engine.circuits.items() if circuit in (None, number)
-            ]
+            chosen = [each for number, each in engine.circuits.items() if circuit in (None, number)]
             for each in chosen:
                 each.send(data)
             return len(chosen)

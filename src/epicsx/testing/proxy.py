@@ -26,12 +26,21 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 
 from epicsx._wire import Command, Frame
-from epicsx.testing._choices import Commands, byte_count, check_channel, check_field, check_times, checked_nth, command_numbers, positive
+from epicsx.testing._choices import (
+    Commands,
+    byte_count,
+    check_channel,
+    check_field,
+    check_times,
+    checked_nth,
+    command_numbers,
+    positive,
+)
 from epicsx.testing.ports import LOOPBACK, client_environment, free_port
 from epicsx.testing.repeater import Repeater
 
@@ -281,9 +290,7 @@ class CAProxy:
 
     def throttle(self, bytes_per_second: float, **frames: Any) -> Rule:
         """Let no more bytes a second pass, each direction of each circuit for itself."""
-        return self._rule(
-            "throttle", frames, amount=positive("bytes_per_second", bytes_per_second)
-        )
+        return self._rule("throttle", frames, amount=positive("bytes_per_second", bytes_per_second))
 
     def drop(self, **frames: Any) -> Rule:
         """Leave frames out. Searches and their answers are frames, too."""
