@@ -130,15 +130,15 @@ class build_ext(_build_ext):
         except epics_libs.EpicsNotFound as exc:
             raise SystemExit(f"epicsx: {exc}") from None
         self.announce(f"EPICS base: {self.epics.linked}", level=2)
-        self._forget_other_builds()
-        self._configure()
-        self._cythonize()
-        self.private: epics_libs.PrivateLibraries | None = None
         if self.epics.hardened is not None:
             try:
                 self.epics.hardened.build()
             except hardened_build.SourceError as exc:
                 raise SystemExit(f"epicsx: {exc}") from None
+        self._forget_other_builds()
+        self._configure()
+        self._cythonize()
+        self.private: epics_libs.PrivateLibraries | None = None
         if self.epics.mode == "bundled":
             assert self.epics.lib_dir is not None
             self.private = epics_libs.PrivateLibraries(

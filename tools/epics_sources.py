@@ -207,11 +207,23 @@ def _environment_table(top: Path) -> str:
         lines.append(f'const ENV_PARAM {name} = {{"{name}", {value}}};')
     names = ", ".join(f"&{n}" for n in values)
     lines.append(f"const ENV_PARAM *env_param_list[] = {{{names}, NULL}};")
-    # the texts of error numbers: those of IOCs are not needed in a client
-    lines.append('#include "errSymTbl.h"')
-    lines.append('static ERRSYMBOL none[] = {{1, "error"}};')
-    lines.append("static ERRSYMTAB table = {1, none};\nERRSYMTAB_ID errSymTbl = &table;")
     return "\n".join(lines) + "\n"
+
+
+_ERROR = re.compile(r"#define\s+(S_\w+)\s+\(.*?\)\s*/\*\s*(.*?)\s*\*/")
+
+
+def _error_table(top: Path) -> str:
+    """The C text of libCom's table of error texts; those of IOCs are not needed in a client."""
+    lines = ['#include "dbDefs.h"\n#include "errMdef.h"\n#include "errSymTbl.h"']
+    rows = []
+    for header in ("epicsTime.h", "epicsStdlib.h", "epicsThreadPool.h"):
+        lines.append(f'#include "{header}"')
+        for name, text in _ERROR.findall((top / "include" / header).read_text()):
+            rows.append(f'    {{(long){name}, "{text}"}},')
+    rows = ["static ERRSYMBOL rows[] = {", *rows, "};"]
+    rows.append("static ERRSYMTAB table = {NELEMENTS(rows), rows};\nERRSYMTAB_ID errSymTbl = &table;")
+    return "\n".join(lines + rows) + "\n"
 
 
 def _generate(top: Path) -> None:
@@ -229,7 +241,7 @@ def _generate(top: Path) -> None:
     template = (top / "modules/libcom/src/libComVersion.h@").read_text()
     text = re.sub(r"@([A-Z_]+)@", lambda m: numbers[m.group(1)], template)
     (include / "libComVersion.h").write_text(text)
-    (top / "generated.c").write_text(_environment_table(top))
+    (top / "generated.c").write_text(_environment_table(top) + _error_table(top))
     for name in ADDED:
         shutil.copyfile(_TOOLS / "hardened" / name, include / name)
 
