@@ -222,7 +222,9 @@ def _error_table(top: Path) -> str:
         for name, text in _ERROR.findall((top / "include" / header).read_text()):
             rows.append(f'    {{(long){name}, "{text}"}},')
     rows = ["static ERRSYMBOL rows[] = {", *rows, "};"]
-    rows.append("static ERRSYMTAB table = {NELEMENTS(rows), rows};\nERRSYMTAB_ID errSymTbl = &table;")
+    rows.append(
+        "static ERRSYMTAB table = {NELEMENTS(rows), rows};\nERRSYMTAB_ID errSymTbl = &table;"
+    )
     return "\n".join(lines + rows) + "\n"
 
 

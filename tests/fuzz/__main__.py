@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz [--seeds N] [--first SEED] [--build FOLDER]`: runs seeds in processes of many, tells which fail.
+"""`python -m tests.fuzz [--seeds N] [--first SEED] [--build FOLDER]`: runs seeds in processes of many.
 
 A process that crashes, hangs or reports takes with it the seeds that were under way. Those are run again, each alone
 and several times, since threads do not repeat themselves; what fails alone is the finding, else all of them together.

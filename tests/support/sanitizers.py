@@ -1,10 +1,11 @@
-"""The environment of a process under a build with sanitizers."""
+"""The environment of a process under a build with sanitizers: `python sanitizers.py FOLDER ARGUMENTS OF PYTHON...`."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -46,3 +47,7 @@ def _library(name: str) -> str:
         return ""
     path = subprocess.check_output([compiler, f"-print-file-name={name}"], text=True).strip()
     return path if os.path.isabs(path) else ""
+
+
+if __name__ == "__main__":
+    os.execve(sys.executable, [sys.executable, *sys.argv[2:]], environment(sys.argv[1]))
