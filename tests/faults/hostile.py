@@ -129,7 +129,7 @@ def _pyepics(room: Room, server: FakeServer, name: str, lie: Lie) -> str:
     longest = max((len(each) for each in updates if hasattr(each, "__len__")), default=0)
     room.check(longest <= 8, f"an update of {longest} elements where 8 have room")
     room.check(
-        _ends(lambda: pv.disconnect(), 10.0) and epics.caget("healthy", timeout=5.0) == 42,
+        _ends(pv.disconnect, 10.0) and epics.caget("healthy", timeout=5.0) == 42,
         "the healthy PV is not read any more",
     )
     server.reset()

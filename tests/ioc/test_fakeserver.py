@@ -171,7 +171,7 @@ UNUSED = {
 }
 
 
-def without_rests(data_type: int, payload: bytes) -> bytes:
+def without_rests(data_type: int, payload: bytes | bytearray) -> bytes:
     """A payload without what an IOC leaves where nothing is to be read: between fields, behind the NUL of a text."""
     if data_type % 7 != DBR.STRING:
         first, behind = UNUSED.get(DBR(data_type), (0, 0))
@@ -364,7 +364,8 @@ def test_a_script_that_fails_is_logged(
     server: FakeServer, x: epicsx.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR, "epicsx"):
-        for script in (lambda request: 1 / 0, lambda request: "text", lambda request: [None]):
+        scripts: list[Any] = [lambda request: 1 / 0, lambda request: "text", lambda request: [None]]
+        for script in scripts:
             with server.answer(script, command="READ_NOTIFY"):
                 assert x.get().value == 1.5
     assert len([r for r in caplog.records if "script of the fake server" in r.message]) == 3

@@ -132,7 +132,7 @@ def encoded(parts: Iterable[Part]) -> list[bytes | float]:
             made.append(part.encode())
         elif isinstance(part, (bytes, bytearray, memoryview)):
             made.append(bytes(part))
-        elif isinstance(part, (int, float)) and not isinstance(part, bool) and 0 <= part < 1e6:
+        elif type(part) in (int, float) and 0 <= part < 1e6:
             made.append(float(part))
         else:
             raise TypeError(f"a Frame, bytes or a pause in seconds is wanted, not {part!r}")

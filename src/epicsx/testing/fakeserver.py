@@ -440,7 +440,7 @@ _SETTABLE = ("access", "limits", "precision", "severity", "states", "status", "t
 
 
 def _pv(name: str, given: Any) -> FakePV:
-    if not isinstance(name, str) or not name:
+    if not name:
         raise ValueError(f"a PV's name is a text, not {name!r}")
     try:
         return given if isinstance(given, FakePV) else FakePV(given)
