@@ -149,13 +149,19 @@ class build_ext(_build_ext):
 
     def _forget_other_builds(self) -> None:
         """Link again when the folder holds the results of another choice of EPICS base."""
-        mark = Path(self.build_temp, "epics.txt")
-        guards = self.epics.hardened.guards if self.epics.hardened else ()
-        text = f"{self.epics.mode}: {self.epics.linked} {' '.join([*guards, *SANITIZE])}"
-        if not mark.is_file() or mark.read_text() != text:
+        # a hardened libca is private: another edition of it asks for no more than its file
+        linked = "" if self.epics.hardened else self.epics.linked
+        if self._changed("epics.txt", f"{self.epics.mode}: {linked} {' '.join(SANITIZE)}"):
             self.force = True
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.write_text(text)
+
+    def _changed(self, name: str, text: str) -> bool:
+        """Whether the last build of this folder wrote another text; writes this one."""
+        mark = Path(self.build_temp, name)
+        if mark.is_file() and mark.read_text() == text:
+            return False
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.write_text(text)
+        return True
 
     def _configure(self) -> None:
         """Add what only this machine knows: where numpy's and EPICS' files are."""
@@ -180,9 +186,10 @@ class build_ext(_build_ext):
             if module.name == "_linkage":
                 ext.define_macros.append(("EPICSX_MODE", f'"{self.epics.mode}"'))
                 ext.define_macros.append(("EPICSX_LINKED", f'"{self.epics.linked}"'))
-                if self.epics.hardened is not None:
-                    guards = ", ".join(self.epics.hardened.guards)
-                    ext.define_macros.append(("EPICSX_GUARDS", f'"{guards}"'))
+                guards = ", ".join(self.epics.hardened.guards if self.epics.hardened else ())
+                ext.define_macros.append(("EPICSX_GUARDS", f'"{guards}"'))
+                self._changed("linkage.txt", f"{self.epics.linked} {guards}")
+                ext.depends.append(str(Path(self.build_temp, "linkage.txt")))
 
     def _cythonize(self) -> None:
         from Cython.Build import cythonize

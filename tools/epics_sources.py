@@ -244,8 +244,9 @@ def _generate(top: Path) -> None:
     text = re.sub(r"@([A-Z_]+)@", lambda m: numbers[m.group(1)], template)
     (include / "libComVersion.h").write_text(text)
     (top / "generated.c").write_text(_environment_table(top) + _error_table(top))
+    (top / "added").mkdir(exist_ok=True)
     for name in ADDED:
-        shutil.copyfile(_TOOLS / "hardened" / name, include / name)
+        shutil.copyfile(_TOOLS / "hardened" / name, top / "added" / name)
 
 
 def state() -> str:
@@ -272,9 +273,10 @@ def prepare(cache: Path, environ: Mapping[str, str] = os.environ) -> Path:
 
 def sources(top: Path) -> list[Path]:
     """What is compiled."""
-    return [top / "generated.c", *(p for m in MODULES for p in _lists(top, m, "source"))]
+    own = [top / "added" / name for name in ADDED if name.endswith(".cpp")]
+    return [top / "generated.c", *own, *(p for m in MODULES for p in _lists(top, m, "source"))]
 
 
 def include_dirs(top: Path) -> list[Path]:
     """Where libCom's and libca's own files find their headers."""
-    return [top / "include", *(p for m in MODULES for p in _lists(top, m, "include"))]
+    return [top / "include", top / "added", *(p for m in MODULES for p in _lists(top, m, "include"))]
