@@ -279,4 +279,8 @@ def sources(top: Path) -> list[Path]:
 
 def include_dirs(top: Path) -> list[Path]:
     """Where libCom's and libca's own files find their headers."""
-    return [top / "include", top / "added", *(p for m in MODULES for p in _lists(top, m, "include"))]
+    return [
+        top / "include",
+        top / "added",
+        *(p for m in MODULES for p in _lists(top, m, "include")),
+    ]

@@ -70,14 +70,21 @@ GUARDS: tuple[Guard, ...] = (
             Edit(
                 CA + "cac.cpp",
                 "        caStatus = ECA_NORMAL;\n    }\n\n" + _LOOKUP,
-                "        caStatus = ECA_NORMAL;\n    }\n\n" + _IF_READ
-                + "        " + _REFUSE + '"shorter than its element count" );\n    }\n' + _LOOKUP,
+                "        caStatus = ECA_NORMAL;\n    }\n\n"
+                + _IF_READ
+                + "        "
+                + _REFUSE
+                + '"shorter than its element count" );\n    }\n'
+                + _LOOKUP,
             ),
             Edit(
                 CA + "cac.cpp",
                 "        caStatus = ECA_NORMAL;\n    }\n\n    //\n",
-                "        caStatus = ECA_NORMAL;\n    }\n\n" + _IF_READ
-                + "        " + _REFUSE + '"shorter than its element count" );\n    }\n\n    //\n',
+                "        caStatus = ECA_NORMAL;\n    }\n\n"
+                + _IF_READ
+                + "        "
+                + _REFUSE
+                + '"shorter than its element count" );\n    }\n\n    //\n',
             ),
         ),
     ),
@@ -106,7 +113,8 @@ GUARDS: tuple[Guard, ...] = (
                 CA + "cac.cpp",
                 "    callbackManager &, tcpiiu &,\n"
                 "    const epicsTime &, const caHdrLargeArray & hdr, void * )\n{\n"
-                "    epicsGuard < epicsMutex > guard ( this->mutex );\n" + _LOOKUP
+                "    epicsGuard < epicsMutex > guard ( this->mutex );\n"
+                + _LOOKUP
                 + "    if ( pmiu ) {\n        if ( hdr.m_cid",
                 "    callbackManager &, tcpiiu & iiu,\n"
                 "    const epicsTime &, const caHdrLargeArray & hdr, void * )\n{\n"
@@ -127,7 +135,8 @@ GUARDS: tuple[Guard, ...] = (
             instead(
                 CA + "cac.cpp",
                 "    if ( hdr.m_cmmd >= NELEMENTS ( cac::tcpExcepJumpTableCAC ) ) {\n",
-                "hdr.m_cmmd", "req.m_cmmd",
+                "hdr.m_cmmd",
+                "req.m_cmmd",
             ),
         ),
     ),
@@ -137,18 +146,21 @@ GUARDS: tuple[Guard, ...] = (
             Edit(
                 CA + "cac.cpp",
                 "    const char *pCtx = reinterpret_cast < const char * > ( pLW );\n",
-                "    const char *pCtx = \"\";\n    if ( hdr.m_postsize > bytesSoFar ) {\n"
+                '    const char *pCtx = "";\n    if ( hdr.m_postsize > bytesSoFar ) {\n'
                 "        static_cast < char * > ( pMsgBdy )[hdr.m_postsize - 1u] = '\\0';\n"
                 "        pCtx = reinterpret_cast < const char * > ( pLW );\n    }\n",
             ),
             instead(
-                CA + "udpiiu.cpp", 'detected by %s with context \\"%s\\" at %s\\n",\n',
-                '\\"%s\\"', '\\"%.*s\\"',
+                CA + "udpiiu.cpp",
+                'detected by %s with context \\"%s\\" at %s\\n",\n',
+                '\\"%s\\"',
+                '\\"%.*s\\"',
             ),
             instead(
                 CA + "udpiiu.cpp",
                 "            name, reinterpret_cast <const char *> ( &reqMsg + 1 ), date );\n",
-                "name, ", "name, static_cast < int > ( msg.m_postsize - sizeof ( caHdr ) ), ",
+                "name, ",
+                "name, static_cast < int > ( msg.m_postsize - sizeof ( caHdr ) ), ",
             ),
         ),
     ),
@@ -159,7 +171,8 @@ GUARDS: tuple[Guard, ...] = (
                 CA + "cac.cpp",
                 "    baseNMIU * pmiu = this->ioTable.lookup ( idIn );\n    if ( pmiu ) {\n"
                 "        pmiu->exception",
-                "if ( pmiu ) {", "if ( pmiu && pmiu->isSubscription () ) {",
+                "if ( pmiu ) {",
+                "if ( pmiu && pmiu->isSubscription () ) {",
             ),
             Edit(
                 CA + "cac.cpp",
@@ -174,22 +187,29 @@ GUARDS: tuple[Guard, ...] = (
         "server-status",
         (
             instead(
-                CA + "cac.cpp", '                caStatus, "read failed",\n',
-                "caStatus", "epicsx::serverStatus ( caStatus )",
+                CA + "cac.cpp",
+                '                caStatus, "read failed",\n',
+                "caStatus",
+                "epicsx::serverStatus ( caStatus )",
             ),
             instead(
                 CA + "cac.cpp",
                 "            pmiu->exception ( guard, *this, caStatus,\n"
                 '                "subscription update read failed",\n',
-                "caStatus", "epicsx::serverStatus ( caStatus )",
+                "caStatus",
+                "epicsx::serverStatus ( caStatus )",
             ),
             instead(
-                CA + "cac.cpp", '                hdr.m_cid, "write notify request rejected" );\n',
-                "hdr.m_cid", "epicsx::serverStatus ( hdr.m_cid )",
+                CA + "cac.cpp",
+                '                hdr.m_cid, "write notify request rejected" );\n',
+                "hdr.m_cid",
+                "epicsx::serverStatus ( hdr.m_cid )",
             ),
             instead(
-                CA + "cac.cpp", "( cbMutexIn, iiu, req, pCtx, hdr.m_available );\n",
-                "hdr.m_available", "epicsx::serverStatus ( hdr.m_available )",
+                CA + "cac.cpp",
+                "( cbMutexIn, iiu, req, pCtx, hdr.m_available );\n",
+                "hdr.m_available",
+                "epicsx::serverStatus ( hdr.m_available )",
             ),
         ),
     ),
@@ -226,22 +246,26 @@ GUARDS: tuple[Guard, ...] = (
             instead(
                 CA + "cac.cpp",
                 "bool cac::accessRightsRespAction (\n    callbackManager & mgr, tcpiiu &,\n",
-                "tcpiiu &", "tcpiiu & iiu",
+                "tcpiiu &",
+                "tcpiiu & iiu",
             ),
             instead(
                 CA + "cac.cpp",
                 "    if ( pChan ) {\n        unsigned ar = hdr.m_available;\n",
-                "if ( pChan )", "if ( pChan && pChan->getPIIU ( guard ) == & iiu )",
+                "if ( pChan )",
+                "if ( pChan && pChan->getPIIU ( guard ) == & iiu )",
             ),
             instead(
                 CA + "cac.cpp",
                 "bool cac::verifyAndDisconnectChan (\n    callbackManager & mgr, tcpiiu &,\n",
-                "tcpiiu &", "tcpiiu & iiu",
+                "tcpiiu &",
+                "tcpiiu & iiu",
             ),
             instead(
                 CA + "cac.cpp",
                 "    if ( ! pChan ) {\n        return true;\n    }\n    this->disconnectChannel (",
-                "! pChan", "! pChan || pChan->getPIIU ( guard ) != & iiu",
+                "! pChan",
+                "! pChan || pChan->getPIIU ( guard ) != & iiu",
             ),
         ),
     ),
@@ -273,7 +297,8 @@ GUARDS: tuple[Guard, ...] = (
             instead(
                 CA + "getCopy.cpp",
                 "    if ( this->type == typeIn ) {\n",
-                "typeIn )", "typeIn && countIn <= this->count )",
+                "typeIn )",
+                "typeIn && countIn <= this->count )",
             ),
         ),
     ),
@@ -281,12 +306,16 @@ GUARDS: tuple[Guard, ...] = (
         "udp-alignment",
         (
             instead(
-                CA + "udpiiu.h", "    char recvBuf [MAX_UDP_RECV];\n",
-                "char recvBuf", "__attribute__ (( aligned ( 8 ) )) char recvBuf",
+                CA + "udpiiu.h",
+                "    char recvBuf [MAX_UDP_RECV];\n",
+                "char recvBuf",
+                "__attribute__ (( aligned ( 8 ) )) char recvBuf",
             ),
             instead(
-                CA + "udpiiu.cpp", "        if ( size > blockSize ) {\n",
-                "size > blockSize", "size > blockSize || ( ( size & 3u ) && size < blockSize )",
+                CA + "udpiiu.cpp",
+                "        if ( size > blockSize ) {\n",
+                "size > blockSize",
+                "size > blockSize || ( ( size & 3u ) && size < blockSize )",
             ),
         ),
     ),
@@ -349,12 +378,16 @@ GUARDS: tuple[Guard, ...] = (
         "subscribed-flag",
         (
             instead(
-                CA + "cac.h", "        nciu &, tsDLList < baseNMIU > & ioList );\n",
-                "ioList", "ioList, bool leaving = true",
+                CA + "cac.h",
+                "        nciu &, tsDLList < baseNMIU > & ioList );\n",
+                "ioList",
+                "ioList, bool leaving = true",
             ),
             instead(
-                CA + "cac.cpp", "    nciu & chan, tsDLList < baseNMIU > & ioList )\n",
-                "ioList", "ioList, bool leaving",
+                CA + "cac.cpp",
+                "    nciu & chan, tsDLList < baseNMIU > & ioList )\n",
+                "ioList",
+                "ioList, bool leaving",
             ),
             Edit(
                 CA + "cac.cpp",
@@ -365,7 +398,8 @@ GUARDS: tuple[Guard, ...] = (
             instead(
                 CA + "nciu.cpp",
                 "        *this, this->eventq );\n    this->notify()",
-                "eventq", "eventq, false",
+                "eventq",
+                "eventq, false",
             ),
         ),
     ),
@@ -405,13 +439,15 @@ GUARDS: tuple[Guard, ...] = (
                 CA + "udpiiu.cpp",
                 "    sockAddrToDottedIP ( &netAddr.sa, buf, sizeof ( buf ) );\n"
                 "    char date[64];\n    currentTime.",
-                "currentTime", "epicsTime::getCurrent ()",
+                "currentTime",
+                "epicsTime::getCurrent ()",
             ),
             instead(
                 CA + "udpiiu.cpp",
                 "    sockAddrToDottedIP ( &net_addr.sa, name, sizeof ( name ) );\n"
                 "    char date[64];\n    currentTime.",
-                "currentTime", "epicsTime::getCurrent ()",
+                "currentTime",
+                "epicsTime::getCurrent ()",
             ),
             # epicsEventWaitWithTimeout is the only one that asks for a wake-up time
             Edit(
@@ -429,7 +465,8 @@ GUARDS: tuple[Guard, ...] = (
                 COM + "osi/os/posix/osdTime.cpp",
                 "        timeout = 60 * 60 * 24 * 3652.5;    /* 10 years */\n\n"
                 "#ifdef CLOCK_REALTIME\n    status = clock_gettime(CLOCK_REALTIME, &now);\n",
-                "clock_gettime(CLOCK_REALTIME", "clock_gettime(CLOCK_MONOTONIC",
+                "clock_gettime(CLOCK_REALTIME",
+                "clock_gettime(CLOCK_MONOTONIC",
             ),
         ),
     ),
@@ -456,14 +493,22 @@ GUARDS: tuple[Guard, ...] = (
             *(
                 before(
                     CA + "convert.cpp",
-                    "    " + f"{const}dbr_{name}_t".ljust(20) + f"*pSrc = ({const}dbr_{name}_t *) s;\n",
+                    "    "
+                    + f"{const}dbr_{name}_t".ljust(20)
+                    + f"*pSrc = ({const}dbr_{name}_t *) s;\n",
                     f"    epicsx::swapElements ( d, (const dbr_{name}_t *) s, num );\n    return;\n",
                 )
                 for const, name in (
-                    ("", "short"), ("", "long"), ("", "enum"), ("const ", "float"), ("", "double"),
+                    ("", "short"),
+                    ("", "long"),
+                    ("", "enum"),
+                    ("const ", "float"),
+                    ("", "double"),
                 )
             ),
-            after(CA + "comBuf.h", '#include "compilerDependencies.h"\n', '#include "epicsx_swap.h"\n'),
+            after(
+                CA + "comBuf.h", '#include "compilerDependencies.h"\n', '#include "epicsx_swap.h"\n'
+            ),
             Edit(
                 CA + "comBuf.h",
                 "    for ( unsigned i = 0u; i < nElem; i++ ) {\n"
@@ -526,6 +571,20 @@ GUARDS: tuple[Guard, ...] = (
                 "                        // as many as reads of the old size would have been\n"
                 "                        this->iiu.contigRecvMsgCount += 1u + ( direct ?\n"
                 "                            ( stat.bytesCopied - 1u ) / comBuf::capacityBytes () : 0u );\n",
+            ),
+        ),
+    ),
+    Guard(
+        "clear-guard",
+        (
+            Edit(
+                CA + "access.cpp",
+                "        CallbackGuard cbGuard ( cac.cbMutex );\n"
+                "        epicsGuard < epicsMutex > guard ( cac.mutex );\n"
+                "        pChan->destructor ( *cac.pCallbackGuard.get(), guard );",
+                "        CallbackGuard cbGuard ( cac.cbMutex );\n"
+                "        epicsGuard < epicsMutex > guard ( cac.mutex );\n"
+                "        pChan->destructor ( cbGuard, guard );",
             ),
         ),
     ),
