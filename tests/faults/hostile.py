@@ -116,11 +116,12 @@ def _pyepics(room: Room, server: FakeServer, name: str, lie: Lie) -> tuple[str, 
     lie(server)
     pv = epics.PV(name, callback=lambda value, **_: updates.append(value), connection_timeout=1.0)
     results = [] if pv.wait_for_connection(1.0) else ["no connection"]
-    for what, work in (
-        ("get", lambda: pv.get(timeout=1.0, use_monitor=False)),
-        ("get as text", lambda: epics.ca.get(pv.chid, ftype=DBR.STRING, timeout=1.0)),
-        ("put", lambda: pv.put([4.0, 5.0], wait=True, timeout=1.0)),
-    ):
+    works: dict[str, Callable[[], Any]] = {
+        "get": lambda: pv.get(timeout=1.0, use_monitor=False),
+        "get as text": lambda: epics.ca.get(pv.chid, ftype=DBR.STRING, timeout=1.0),
+        "put": lambda: pv.put([4.0, 5.0], wait=True, timeout=1.0),
+    }
+    for what, work in works.items():
         try:
             gave = work()
         except Exception as error:

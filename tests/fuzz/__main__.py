@@ -97,7 +97,7 @@ def main() -> int:
     )
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--batch", type=int, default=250, help="seeds of a process")
-    parser.add_argument("--at-once", type=int, default=24, help="of them, under way")
+    parser.add_argument("--at-once", type=int, default=64, help="of them, under way")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no batch after so long")
     given = parser.parse_args()
     began = time.monotonic()
