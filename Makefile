@@ -25,11 +25,19 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
 PARITY_ARGS ?=
+FAULTS_ARGS ?=
 DOWNSTREAM_ARGS ?=
+FUZZ_SEEDS ?= 10000
+FUZZ_ARGS ?=
+ASAN := build/asan/lib
+ASAN_TESTS ?= tests/core tests/api/test_images.py tests/ioc/test_fakeserver.py tests/faults
+ASAN_ARGS ?=
+LEAK_ARGS ?=
 COVERAGE_TESTS ?= tests/unit tests/core tests/api tests/compat
 COVERAGE_ARGS ?=
 
-.PHONY: help demo test ctest ctools parity downstream coverage bench hardened bench-hardened lint types docs wheel clean install
+.PHONY: help asan fuzz demo test ctest ctools parity faults downstream coverage bench hardened bench-hardened \
+	lint types docs wheel clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the verbs
@@ -46,6 +54,9 @@ ctest: $(CTESTS)
 
 parity: $(INSTALLED)  ## one script under pyepics and under epicsx, each difference explained: docs/parity.md
 	$(PY) -m tests.oracle $(PARITY_ARGS)
+
+faults: $(INSTALLED)  ## every fault of the catalogue done to epicsx and to pyepics: docs/reliability.md
+	$(PY) -m tests.faults $(FAULTS_ARGS)
 
 ctools:  ## caget and its like from Debian, into build/c-tools, for the tests that compare with them
 	$(if $(wildcard $(PY)),$(PY),$(PYTHON)) tools/c_tools.py
@@ -64,6 +75,19 @@ coverage: $(TOOLS)  ## lines that the tests run, the compiled files counted too
 	-COVERAGE_FILE=$(CURDIR)/build/coverage/data PYTHONPATH=$(CURDIR)/build/coverage/lib \
 		$(PY) -m coverage run -m pytest -q -p no:cacheprovider $(COVERAGE_TESTS)
 	$(PY) tools/coverage_report.py build/coverage $(COVERAGE_ARGS)
+
+# The hardened libca and the extension with AddressSanitizer and UBSan, in a folder that is found before the package.
+$(ASAN)/.built: $(COMPILED) $(wildcard src/epicsx/*.py src/epicsx/*/*.py) | $(TOOLS)
+	EPICSX_EPICS=hardened EPICSX_SANITIZE=address,undefined \
+		$(PY) setup.py -q build --build-base build/asan --build-lib $(ASAN)
+	@touch $@
+
+asan: $(ASAN)/.built  ## core, stream and fault tests, and the leak checks, under AddressSanitizer and UBSan
+	$(PY) tests/support/sanitizers.py $(ASAN) -m pytest -q -p no:cacheprovider --timeout 600 $(ASAN_TESTS) $(ASAN_ARGS)
+	$(PY) -m tests.leaks --build $(ASAN) $(LEAK_ARGS)
+
+fuzz: $(ASAN)/.built  ## FUZZ_SEEDS seeds of a lying server, under AddressSanitizer and UBSan
+	$(PY) -m tests.fuzz --build $(ASAN) --seeds $(FUZZ_SEEDS) $(FUZZ_ARGS)
 
 bench: $(INSTALLED)  ## the rows of the budget: C, pyepics and epicsx, interleaved
 	$(PIP) install -q 'epicsx[bench]'

@@ -574,4 +574,18 @@ GUARDS: tuple[Guard, ...] = (
             ),
         ),
     ),
+    Guard(
+        "clear-guard",
+        (
+            Edit(
+                CA + "access.cpp",
+                "        CallbackGuard cbGuard ( cac.cbMutex );\n"
+                "        epicsGuard < epicsMutex > guard ( cac.mutex );\n"
+                "        pChan->destructor ( *cac.pCallbackGuard.get(), guard );",
+                "        CallbackGuard cbGuard ( cac.cbMutex );\n"
+                "        epicsGuard < epicsMutex > guard ( cac.mutex );\n"
+                "        pChan->destructor ( cbGuard, guard );",
+            ),
+        ),
+    ),
 )
