@@ -19,10 +19,14 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 import epics_libs  # noqa: E402
+import epics_sources  # noqa: E402
+import hardened_build  # noqa: E402
 
 PACKAGE = Path("src/epicsx")
 # A build that counts which lines run, for `make coverage`. It goes to a folder of its own.
 COVERAGE = bool(os.environ.get("EPICSX_COVERAGE"))
+# Compile the modules, and libca if it is compiled too, with gcc's or clang's sanitizers.
+SANITIZE = hardened_build.sanitize_flags()
 CYTHONIZED = Path("build/coverage/cython" if COVERAGE else "build/cython")
 REPEATER = PACKAGE / "_carepeater.c"
 
@@ -72,6 +76,8 @@ MODULES = (
 def _compile_args() -> list[str]:
     if sys.platform == "win32":
         return ["/O2"]
+    if SANITIZE:
+        return ["-O1", "-g", "-fvisibility=hidden", "-U_FORTIFY_SOURCE", *SANITIZE]
     if COVERAGE:
         return ["-O0", "-g0", "--coverage", "-fprofile-update=atomic", "-fvisibility=hidden"]
     # -g0: Python's own flags ask for -g, which would triple the size of the modules
@@ -80,7 +86,7 @@ def _compile_args() -> list[str]:
 
 def _link_args() -> list[str]:
     # bind everything at import, so that a missing symbol is an ImportError and not a later crash
-    counting = ["--coverage"] if COVERAGE else []
+    counting = ["--coverage"] if COVERAGE else SANITIZE
     return [*counting, "-Wl,-z,relro,-z,now"] if sys.platform.startswith("linux") else counting
 
 
@@ -125,6 +131,11 @@ class build_ext(_build_ext):
         except epics_libs.EpicsNotFound as exc:
             raise SystemExit(f"epicsx: {exc}") from None
         self.announce(f"EPICS base: {self.epics.linked}", level=2)
+        if self.epics.hardened is not None:
+            try:
+                self.epics.hardened.build()
+            except epics_sources.SourceError as exc:
+                raise SystemExit(f"epicsx: {exc}") from None
         self._forget_other_builds()
         self._configure()
         self._cythonize()
@@ -139,12 +150,19 @@ class build_ext(_build_ext):
 
     def _forget_other_builds(self) -> None:
         """Link again when the folder holds the results of another choice of EPICS base."""
-        mark = Path(self.build_temp, "epics.txt")
-        text = f"{self.epics.mode}: {self.epics.linked}"
-        if not mark.is_file() or mark.read_text() != text:
+        # a hardened libca is private: another edition of it asks for no more than its file
+        linked = "" if self.epics.hardened else self.epics.linked
+        if self._changed("epics.txt", f"{self.epics.mode}: {linked} {' '.join(SANITIZE)}"):
             self.force = True
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.write_text(text)
+
+    def _changed(self, name: str, text: str) -> bool:
+        """Whether the last build of this folder wrote another text; writes this one."""
+        mark = Path(self.build_temp, name)
+        if mark.is_file() and mark.read_text() == text:
+            return False
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.write_text(text)
+        return True
 
     def _configure(self) -> None:
         """Add what only this machine knows: where numpy's and EPICS' files are."""
@@ -158,7 +176,10 @@ class build_ext(_build_ext):
             if module.epics:
                 ext.include_dirs.extend(self.epics.include_dirs)
             if module.epics == "linked":
-                ext.libraries.extend(epics_libs.LIBRARIES)
+                ext.libraries.extend(self.epics.libraries)
+                if self.epics.hardened is not None:
+                    ext.extra_compile_args.extend(self.epics.hardened.client_flags)
+                    ext.depends.append(str(self.epics.hardened.library))
                 if self.epics.lib_dir:
                     ext.library_dirs.append(self.epics.lib_dir)
                 if self.epics.mode == "base":
@@ -166,6 +187,10 @@ class build_ext(_build_ext):
             if module.name == "_linkage":
                 ext.define_macros.append(("EPICSX_MODE", f'"{self.epics.mode}"'))
                 ext.define_macros.append(("EPICSX_LINKED", f'"{self.epics.linked}"'))
+                guards = ", ".join(self.epics.hardened.guards if self.epics.hardened else ())
+                ext.define_macros.append(("EPICSX_GUARDS", f'"{guards}"'))
+                self._changed("linkage.txt", f"{self.epics.linked} {guards}")
+                ext.depends.append(str(Path(self.build_temp, "linkage.txt")))
 
     def _cythonize(self) -> None:
         from Cython.Build import cythonize
@@ -193,7 +218,7 @@ class build_ext(_build_ext):
         super().build_extension(ext)
         if path.stat().st_mtime_ns == before:
             return  # it was up to date, and is bound already
-        if "ca" in ext.libraries:
+        if ext.libraries:
             self._bind(path, self.epics.rpath)
         elif epics_libs.have_patchelf():
             # some Pythons put their own library folder into every module they build
@@ -210,30 +235,34 @@ class build_ext(_build_ext):
                 epics_libs.patchelf(path, "--remove-rpath")
 
     def _build_repeater(self) -> Path:
+        out = Path(self.build_temp, "bin")
+        base = self.epics.mode == "base"
+        names = self.epics.hardened.client_flags if self.epics.hardened else []
         objects = self.compiler.compile(
             [str(REPEATER)],
             output_dir=self.build_temp,
             include_dirs=["include", *self.epics.include_dirs],
-            extra_preargs=_compile_args(),
+            extra_preargs=[*_compile_args(), *names],
         )
-        out = Path(self.build_temp, "bin")
-        base = self.epics.mode == "base"
         self.compiler.link_executable(
             objects,
             "caRepeater",
             output_dir=str(out),
-            libraries=list(epics_libs.LIBRARIES),
+            libraries=list(self.epics.libraries),
             library_dirs=[self.epics.lib_dir] if self.epics.lib_dir else [],
             runtime_library_dirs=[self.epics.lib_dir] if base else [],
             extra_postargs=_link_args(),
         )
         program = out / "caRepeater"
-        self._bind(program, "$ORIGIN/../lib" if self.private else self.epics.rpath)
+        inside = self.epics.rpath == "$ORIGIN/lib"
+        self._bind(program, "$ORIGIN/../lib" if inside else self.epics.rpath)
         return program
 
     def _payload(self) -> dict[str, list[Path]]:
         """What lies beside the modules, by folder."""
         libs = list(self.private.files) if self.private else []
+        if self.epics.hardened is not None:
+            libs = [self.epics.hardened.library]
         bins = [self._build_repeater()] if sys.platform != "win32" else []
         return {"lib": libs, "bin": bins}
 

@@ -29,7 +29,9 @@ class Measurement:
     """One worker: arguments after the program, in which {p}, {s}, {w} are filled in."""
 
     group: str
-    program: str  # c, pyepics, aioca, epicsx (pyepics' interface), native, aio, import
+    # c, pyepics, aioca, epicsx (pyepics' interface), native, hardened (native, on the hardened
+    # libca that `make bench-hardened` builds), aio, import
+    program: str
     arguments: str
     source: Source | None = None
 
@@ -334,6 +336,25 @@ def _asyncio() -> None:
     )
 
 
+def _hardened() -> None:
+    """epicsx beside itself: on the libca of the default build, and on the hardened one."""
+    group, record, text = "hardened", "wave1m", "waveform 1M float64"
+    words = f"get {{p}}{record} {{s}}"
+    c = _measure(f"{group}/c", "c", words)
+    old = _measure(f"{group}/pyepics", "pyepics", words)
+    for program, libca in (("native", "this build's libca"), ("hardened", "hardened libca")):
+        key = _measure(f"{group}/{program}", program, words)
+        title = f"{text}, `Channel.get`, {libca}"
+        ROWS.append(Row(group, f"CPU per frame, {title}", "cpu_us", key, c, old))
+        ROWS.append(Row(group, title, "rate", key, c, old))
+    source = Source(record)
+    words = f"stream {{p}}{record} {{w}} {{s}}"
+    for program, libca in (("native", "this build's libca"), ("hardened", "hardened libca")):
+        key = _measure(f"{group}/{program} stream", program, words, source)
+        title = f"CPU per frame, {text}, `stream`, {libca}"
+        ROWS.append(Row(group, title, "cpu_us", key))
+
+
 _simple()
 _asyncio()
 _updates("updates", "updates of 1000 scalars", CHAIN, steady=False)
@@ -341,5 +362,6 @@ _updates("updates_10k", "10 000 updates/s", STEADY, steady=True)
 _arrays()
 _latency()
 _memory()
+_hardened()
 
 GROUPS = list(dict.fromkeys(m.group for m in MEASUREMENTS.values()))

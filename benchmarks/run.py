@@ -17,6 +17,8 @@ from . import rows
 from .source import Ioc
 
 ROOT = Path(__file__).resolve().parent.parent
+# where `make bench-hardened` puts the other build
+HARDENED = ROOT / "build" / "hardened" / "lib"
 DEADLINE = 90.0  # seconds without a word from a worker, after which it is given up
 
 IMPORT = """
@@ -124,10 +126,11 @@ class Run:
     def fill(self, records: Iterable[str]) -> None:
         """Give the array records all their elements."""
         for name in records:
-            self._one_shot([str(self.client), "fill", f"{self.ioc.prefix}{name}"])
+            command = [str(self.client), "fill", f"{self.ioc.prefix}{name}"]
+            self._one_shot(command, self.ioc.environment)
 
-    def _one_shot(self, command: list[str]) -> dict[str, object]:
-        worker = Worker(command, self.ioc.environment)
+    def _one_shot(self, command: list[str], environment: dict[str, str]) -> dict[str, object]:
+        worker = Worker(command, environment)
         try:
             found: dict[str, object] = json.loads(worker.wait_for("{"))
             return found
@@ -142,7 +145,7 @@ class Run:
         python = [sys.executable, "-m"]
         if measurement.program == "c":
             return [str(self.client), *words]
-        if measurement.program == "native":
+        if measurement.program in ("native", "hardened"):
             return [*python, "benchmarks.workers.native", *words]
         if measurement.program == "import":
             (module,) = words
@@ -169,14 +172,17 @@ class Run:
 
     def _measure(self, measurement: rows.Measurement) -> dict[str, object]:
         command = self.command(measurement)
+        environment = self.ioc.environment
+        if measurement.program == "hardened":
+            environment = {**environment, "PYTHONPATH": str(HARDENED)}
         if measurement.program == "import":
             # The first import of a run reads files that the next finds in memory: the best of 3.
-            found = [self._one_shot(command) for _ in range(3)]
+            found = [self._one_shot(command, environment) for _ in range(3)]
             return min(found, key=lambda r: rows.figure(r, "ms"))
         if measurement.source is None:
-            return self._one_shot(command)
+            return self._one_shot(command, environment)
         source = measurement.source
-        worker = Worker(command, self.ioc.environment)
+        worker = Worker(command, environment)
         try:
             worker.wait_for("READY")
             before, start = self.ioc.processed(source.record), time.perf_counter()

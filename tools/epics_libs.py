@@ -1,6 +1,6 @@
 """Find EPICS base for the build, and make the private copies of libca and libCom.
 
-Three modes, chosen by the environment:
+Four modes, chosen by the environment:
 
 ``bundled``
     the default. The libraries of the PyPI wheel epicscorelibs are copied into the package under
@@ -8,6 +8,9 @@ Three modes, chosen by the environment:
     to them. A process may then hold another libca beside ours: neither sees the other. Renaming
     the file alone is not enough: once somebody has loaded a libca with RTLD_GLOBAL, the dynamic
     linker binds equal names of every later copy to that first one.
+``hardened``
+    ``EPICSX_EPICS=hardened``: libca and libCom are compiled from source with guards against bad
+    servers, into one private library; see hardened_build.py.
 ``base``
     ``EPICS_BASE`` is set: link the site's EPICS by rpath, bundle nothing.
 ``system``
@@ -28,6 +31,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import epics_sources
+import hardened_build
 
 LIBRARIES = ("ca", "Com")
 SUFFIX = "-epicsx"
@@ -53,21 +59,29 @@ class Epics:
     include_dirs: tuple[str, ...]
     lib_dir: str | None
     linked: str
+    libraries: tuple[str, ...] = LIBRARIES
+    hardened: hardened_build.Hardened | None = None
 
     @property
     def rpath(self) -> str | None:
         """What the run-time linker is told, for a module in the package's top folder."""
-        return {"bundled": "$ORIGIN/lib", "base": self.lib_dir}.get(self.mode)
+        if self.mode in ("bundled", "hardened"):
+            return "$ORIGIN/lib"
+        return self.lib_dir if self.mode == "base" else None
 
 
 def find_epics(environ: Mapping[str, str] = os.environ) -> Epics:
     """The EPICS base that the environment asks for."""
     choice = environ.get("EPICSX_EPICS", "").strip().lower()
     base = environ.get("EPICS_BASE", "").strip()
-    if choice not in ("", "bundled", "base", "system"):
-        raise EpicsNotFound(f"EPICSX_EPICS={choice!r}: use 'bundled', 'base' or 'system'")
+    if choice not in ("", "bundled", "hardened", "base", "system"):
+        raise EpicsNotFound(
+            f"EPICSX_EPICS={choice!r}: use 'bundled', 'hardened', 'base' or 'system'"
+        )
     if choice == "system":
         return _system()
+    if choice == "hardened":
+        return _hardened(environ)
     if choice == "base" and not base:
         raise EpicsNotFound("EPICSX_EPICS=base needs EPICS_BASE to name the EPICS base folder")
     if base and choice != "bundled":
@@ -157,6 +171,19 @@ def _bundled() -> Epics:
     version = importlib.metadata.version("epicscorelibs")
     words = f"private copies of epicscorelibs {version}, symbols prefixed {PREFIX}"
     return Epics("bundled", dirs, str(package / "lib"), words)
+
+
+def _hardened(environ: Mapping[str, str]) -> Epics:
+    if not sys.platform.startswith("linux"):
+        raise EpicsNotFound(f"libca is compiled on Linux only, so far (this is {sys.platform})")
+    try:
+        made = hardened_build.Hardened(environ=environ)
+    except epics_sources.SourceError as exc:
+        raise EpicsNotFound(str(exc)) from None
+    return Epics(
+        "hardened", made.include_dirs, str(made.library.parent), made.linked,
+        libraries=("ca-epicsx",), hardened=made,
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------- patching

@@ -33,17 +33,21 @@ def build_info() -> dict[str, str]:
     Returns
     -------
     dict of str
-        ``epicsx_version``; ``mode``: 'bundled' (private copies inside the package), 'base' (the
-        EPICS_BASE of the build) or 'system'; ``linked``: the same in words; ``libca_version``: the
-        EPICS base release of the library in use; ``ca_protocol``: the CA protocol it speaks;
-        ``libca_path`` and ``libcom_path``: the files mapped into this process; ``licence``: of
-        epicsx, and of the libraries inside the package if there are any, whose texts come with it.
+        ``epicsx_version``; ``mode``: 'bundled' (private copies inside the package), 'hardened'
+        (compiled with guards against bad servers, private too), 'base' (the EPICS_BASE of the
+        build) or 'system'; ``linked``: the same in words; ``guards``: the names of the guards of
+        a hardened build, with commas between, else empty; ``libca_version``: the EPICS base
+        release of the library in use; ``ca_protocol``: the CA protocol it speaks; ``libca_path``
+        and ``libcom_path``: the files mapped into this process (one and the same where hardened);
+        ``licence``: of epicsx, and of the libraries inside the package if there are any, whose
+        texts come with it.
     """
     libcom = _linkage.libcom_path()
     return {
         "epicsx_version": __version__,
         "mode": _linkage.MODE,
         "linked": _linkage.LINKED,
+        "guards": _linkage.GUARDS,
         "libca_version": _base_release(libcom),
         "ca_protocol": _linkage.ca_protocol(),
         "libca_path": _linkage.libca_path() or "unknown",

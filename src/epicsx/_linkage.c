@@ -18,6 +18,9 @@
 #define EPICSX_MODE "system"
 #define EPICSX_LINKED "dynamic"
 #endif
+#ifndef EPICSX_GUARDS
+#define EPICSX_GUARDS ""
+#endif
 
 static PyObject *file_of(const void *address)
 {
@@ -66,6 +69,8 @@ static PyMethodDef methods[] = {
 static int fill(PyObject *module)
 {
     if (PyModule_AddStringConstant(module, "MODE", EPICSX_MODE) < 0)
+        return -1;
+    if (PyModule_AddStringConstant(module, "GUARDS", EPICSX_GUARDS) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "LINKED", EPICSX_LINKED);
 }

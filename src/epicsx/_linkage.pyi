@@ -2,6 +2,7 @@ from typing import Final
 
 MODE: Final[str]
 LINKED: Final[str]
+GUARDS: Final[str]
 
 def ca_protocol() -> str: ...
 def libca_path() -> str | None: ...

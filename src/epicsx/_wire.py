@@ -235,3 +235,35 @@ def read_notify(data_type: int, count: int, sid: int, ioid: int) -> Frame:
 def repeater_register(address: int) -> Frame:
     """Ask the repeater for beacons; it confirms."""
     return Frame(Command.REPEATER_REGISTER, parameter2=address)
+
+
+# ---- what a server sends
+
+
+def search_reply(identifier: int, port: int, *, address: int = SAME_ADDRESS) -> Frame:
+    """Here is the PV of that search; the payload is the minor version, which libca has not read since 3.13."""
+    payload = MINOR_VERSION.to_bytes(2, "big")
+    return Frame(Command.SEARCH, port, 0, address, identifier, payload)
+
+
+def access_rights(cid: int, rights: int) -> Frame:
+    """What the client may do: bit 0 reading, bit 1 writing."""
+    return Frame(Command.ACCESS_RIGHTS, parameter1=cid, parameter2=rights)
+
+
+def channel_created(data_type: int, count: int, cid: int, sid: int) -> Frame:
+    """The channel is open; native type and count, and the number by which the server knows it."""
+    return Frame(Command.CREATE_CHAN, data_type, count, cid, sid)
+
+
+def error(request: Frame, status: int, text: bytes, cid: int) -> Frame:
+    """Something failed: an ECA status, the header of what was asked, a text ended by a NUL."""
+    head = Frame(
+        request.command,
+        request.data_type,
+        request.count,
+        request.parameter1,
+        request.parameter2,
+        size=len(request.payload),
+    ).encode()
+    return Frame(Command.ERROR, 0, 0, cid, status, head + text + b"\0")

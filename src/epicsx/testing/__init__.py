@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from epicsx._wire import Command, Frame
 from epicsx.testing.areadetector import AreaDetectorIOC
+from epicsx.testing.fakeserver import FakePV, FakeServer
 from epicsx.testing.ports import Loopback, free_port
 from epicsx.testing.proxy import CAProxy, ProxyError
 from epicsx.testing.pvset import MotorIOC, PVSet, ScalerIOC
@@ -20,6 +21,8 @@ __all__ = [
     "CAProxy",
     "Casr",
     "Command",
+    "FakePV",
+    "FakeServer",
     "Frame",
     "Loopback",
     "MotorIOC",

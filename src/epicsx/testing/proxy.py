@@ -26,11 +26,21 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 
 from epicsx._wire import Command, Frame
+from epicsx.testing._choices import (
+    Commands,
+    byte_count,
+    check_channel,
+    check_field,
+    check_times,
+    checked_nth,
+    command_numbers,
+    positive,
+)
 from epicsx.testing.ports import LOOPBACK, client_environment, free_port
 from epicsx.testing.repeater import Repeater
 
@@ -42,12 +52,10 @@ __all__ = ["CAProxy", "Entry", "ProxyError", "Rule"]
 log = logging.getLogger("epicsx")
 
 Way: TypeAlias = Literal["to_server", "to_client"]
-Commands: TypeAlias = "int | str | Iterable[int | str]"
 Change: TypeAlias = "Callable[[Frame], Frame | bytes | None] | Mapping[str, int] | int"
 
 _ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 _WAYS = ("to_server", "to_client")
-_FIELDS = ("command", "data_type", "count", "parameter1", "parameter2", "size")
 _TIMEOUT = 20.0  # seconds for an answer of the process
 
 
@@ -238,7 +246,7 @@ class CAProxy:
         """
         if not frames and not after:
             return self._done("cut")
-        return self._rule("cut", frames, after=_bytes(after))
+        return self._rule("cut", frames, after=byte_count(after))
 
     def half_close(self, direction: Way = "to_client", *, after: int = 0, **frames: Any) -> Rule:
         """End one direction of connections as a plain close does; the other goes on.
@@ -249,7 +257,7 @@ class CAProxy:
         _way(direction)
         if not frames and not after:
             return self._done("half_close", direction=direction)
-        return self._rule("half_close", {"direction": direction, **frames}, after=_bytes(after))
+        return self._rule("half_close", {"direction": direction, **frames}, after=byte_count(after))
 
     def stall(self, direction: Way | None = None, *, after: int = 0, **frames: Any) -> Rule:
         """Let nothing pass, connections staying open, until `resume` or the rule's `cancel`: as a host without network.
@@ -261,7 +269,7 @@ class CAProxy:
         if direction is not None:
             _way(direction)
         if frames or after:
-            return self._rule("stall", {"direction": direction, **frames}, after=_bytes(after))
+            return self._rule("stall", {"direction": direction, **frames}, after=byte_count(after))
         # A rule that fits no frame stands for it: so that it has a number, and `resume` finds it.
         rule = self._rule("stall", {"command": ()})
         ways = list(_WAYS) if direction is None else [direction]
@@ -278,13 +286,11 @@ class CAProxy:
 
     def delay(self, seconds: float, **frames: Any) -> Rule:
         """Send frames, and answers to searches, so many seconds later; they keep their order."""
-        return self._rule("delay", frames, amount=_positive("seconds", seconds))
+        return self._rule("delay", frames, amount=positive("seconds", seconds))
 
     def throttle(self, bytes_per_second: float, **frames: Any) -> Rule:
         """Let no more bytes a second pass, each direction of each circuit for itself."""
-        return self._rule(
-            "throttle", frames, amount=_positive("bytes_per_second", bytes_per_second)
-        )
+        return self._rule("throttle", frames, amount=positive("bytes_per_second", bytes_per_second))
 
     def drop(self, **frames: Any) -> Rule:
         """Leave frames out. Searches and their answers are frames, too."""
@@ -305,7 +311,7 @@ class CAProxy:
         """
         if isinstance(change, Mapping):
             for name, value in change.items():
-                _field(name, value)
+                check_field(name, value)
             return self._rule("corrupt", frames, change=dict(change))
         if callable(change):
             return self._rule("corrupt", frames, function=change)
@@ -406,13 +412,8 @@ class CAProxy:
         given = _want(frames.get("direction"), frames.get("command"), frames.get("channel"))
         nth, count, where = (frames.get(name) for name in ("nth", "count", "where"))
         if nth is not None:
-            given["nth"] = [nth] if isinstance(nth, int) else sorted(nth)
-            if not all(isinstance(each, int) and each > 0 for each in given["nth"]):
-                raise ValueError(f"nth is counted from 1, not {nth!r}")
-        if count is not None and (not isinstance(count, int) or count < 1):
-            raise ValueError(f"count is how many times, at least once, not {count!r}")
-        if where is not None and not callable(where):
-            raise TypeError(f"where is a function of a frame, not {type(where).__name__}")
+            given["nth"] = checked_nth(nth)
+        check_times(count, where)
         link = self._alive()
         self._last += 1
         number = self._last
@@ -570,44 +571,11 @@ def _want(
 ) -> dict[str, Any]:
     if direction is not None:
         _way(direction)
-    if channel is not None and not isinstance(channel, str):
-        raise TypeError(f"channel is a PV's name, not {type(channel).__name__}")
-    commands = None
-    if command is not None:
-        several = [command] if isinstance(command, (int, str)) else list(command)
-        commands = [_command(each) for each in several]
+    check_channel(channel)
+    commands = command_numbers(command)
     return {"direction": direction, "commands": commands, "channel": channel, "fate": fate}
 
 
 def _way(direction: str) -> None:
     if direction not in _WAYS:
         raise ValueError(f"a direction is one of {', '.join(_WAYS)}, not {direction!r}")
-
-
-def _command(given: Any) -> int:
-    if isinstance(given, int) and not isinstance(given, bool) and 0 <= given <= 0xFFFF:
-        return int(given)
-    try:
-        return int(Command[str(given).removeprefix("CA_PROTO_")])
-    except KeyError:
-        raise ValueError(f"{given!r} is no command of Channel Access") from None
-
-
-def _positive(what: str, number: float) -> float:
-    if not 0 < number < float("inf"):
-        raise ValueError(f"{what} is a number above 0, not {number!r}")
-    return float(number)
-
-
-def _bytes(after: int) -> int:
-    if after < 0:
-        raise ValueError(f"after is a number of bytes, not {after!r}")
-    return after
-
-
-def _field(name: str, value: Any) -> None:
-    if name not in _FIELDS:
-        raise ValueError(f"a frame's header has {', '.join(_FIELDS)}, not {name!r}")
-    most = 0xFFFF if name in ("command", "data_type") else 0xFFFFFFFF
-    if not isinstance(value, int) or not 0 <= value <= most:
-        raise ValueError(f"{name} is a number from 0 to {most}, not {value!r}")

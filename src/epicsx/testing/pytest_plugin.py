@@ -12,12 +12,14 @@ example.
     `ca_proxy`.
 `ca_proxy`
     Puts a `CAProxy` before such an IOC: `ca_proxy(ioc)`. It ends with the test.
+`fake_server`
+    Starts a `FakeServer` that a test may have lie: `fake_server({"x": 1.5})`. It ends with the test.
 `ca_environment`
     The EPICS_CA_* variables by which a client sees the IOCs of these fixtures: for subprocesses.
 
 Channel Access clients read their environment once per process, before the first IOC may run.
 So with the option `epicsx_loopback = true` in pytest's settings, or `--epicsx-loopback`, this
-plugin chooses private ports and sets the environment when pytest starts; every IOC and proxy of these
+plugin chooses private ports and sets the environment when pytest starts; every IOC, proxy and fake server of these
 fixtures (eight at a time) is then seen by clients in the test process, and nothing else is.
 Without it they get ports of their own and a client needs `softioc.env`, as in a subprocess.
 """
@@ -31,6 +33,7 @@ import pytest
 
 if TYPE_CHECKING:
     from epicsx.testing.areadetector import AreaDetectorIOC
+    from epicsx.testing.fakeserver import FakeServer
     from epicsx.testing.ports import Loopback
     from epicsx.testing.proxy import CAProxy
     from epicsx.testing.pvset import MotorIOC
@@ -183,6 +186,26 @@ def ca_proxy() -> Iterator[Callable[..., CAProxy]]:
         started.append(proxy)
         _taken.append((proxy.port, lambda: proxy.running))
         return proxy
+
+    try:
+        yield start
+    finally:
+        for each in started:
+            each.stop()
+
+
+@pytest.fixture
+def fake_server() -> Iterator[Callable[..., FakeServer]]:
+    """Give a function that starts a `FakeServer`, arguments as for the class: `fake_server({"x": 1.5})`."""
+    from epicsx.testing.fakeserver import FakeServer
+
+    started: list[FakeServer] = []
+
+    def start(pvs: Mapping[str, Any], **options: Any) -> FakeServer:
+        server = FakeServer(pvs, **_with_ports(options, "port", hidden=False)).start()
+        started.append(server)
+        _taken.append((server.port, lambda: server.running))
+        return server
 
     try:
         yield start

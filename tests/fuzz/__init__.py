@@ -1,0 +1,1 @@
+"""`make fuzz`: epicsx against a server that lies, by seeds."""

@@ -1,0 +1,1 @@
+"""Leaks by counters and by the slope of memory: `python -m tests.leaks`."""
