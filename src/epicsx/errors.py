@@ -312,6 +312,8 @@ def unanswered() -> str:
         where.append("this host's networks")
     where += os.environ.get("EPICS_CA_NAME_SERVERS", "").split()
     if not where:
-        return "its search is sent nowhere: EPICS_CA_ADDR_LIST is empty, EPICS_CA_AUTO_ADDR_LIST is NO"
+        return (
+            "its search is sent nowhere: EPICS_CA_ADDR_LIST is empty, EPICS_CA_AUTO_ADDR_LIST is NO"
+        )
     more = f" and {len(where) - 8} more" if len(where) > 8 else ""
     return f"no server has answered its search, sent to {' '.join(where[:8])}{more}"
