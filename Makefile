@@ -48,8 +48,9 @@ ctest: $(CTESTS)
 parity: $(INSTALLED)  ## one script under pyepics and under epicsx, each difference explained: docs/parity.md
 	$(PY) -m tests.oracle $(PARITY_ARGS)
 
-faults: $(INSTALLED)  ## every fault of the catalogue done to epicsx and to pyepics: docs/reliability.md
+faults: $(INSTALLED)  ## every fault of the catalogue done to epicsx and to pyepics: docs/reliability.md, docs/put-outcomes.md
 	$(PY) -m tests.faults $(FAULTS_ARGS)
+	$(PY) -m tests.faults.values
 
 ctools:  ## caget and its like from Debian, into build/c-tools, for the tests that compare with them
 	$(if $(wildcard $(PY)),$(PY),$(PYTHON)) tools/c_tools.py

@@ -12,7 +12,6 @@ import sys as _sys
 from typing import Any
 
 
-
 def _in_main_interpreter() -> bool:
     try:
         return bool(_thread._is_main_interpreter())  # type: ignore[attr-defined]
@@ -25,7 +24,9 @@ def _in_main_interpreter() -> bool:
 if not _in_main_interpreter():
     # Here, and not in a compiled module: one that has been looked at in another interpreter can be imported by no one
     # else any more, not even by the main one.
-    raise ImportError("epicsx works in the main interpreter of a process only, not in a sub-interpreter")
+    raise ImportError(
+        "epicsx works in the main interpreter of a process only, not in a sub-interpreter"
+    )
 
 _NAMES: dict[str, str] = {}
 """Each public name, and the module that has it."""

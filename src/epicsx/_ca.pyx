@@ -36,7 +36,7 @@ from epicsx._linkage import MODE
 from epicsx.counts import ChannelStats, Counts
 from epicsx.enums import DBE
 from epicsx.errors import (AccessError, BadTypeError, BadValueError, CAError, CATimeoutError, DisconnectedError,
-                           from_status, timed_out, unanswered)
+                           from_status, not_started, timed_out, unanswered)
 
 log = logging.getLogger("epicsx")
 
@@ -244,7 +244,7 @@ cdef class Context:
             raise RuntimeError("no Channel Access context could be made in this forked process within 5 s; "
                                "use the 'spawn' start method of multiprocessing")
         if status != ECA_NORMAL:
-            raise from_status(status, "", "starting Channel Access")
+            raise not_started(status)
         self.running = True
 
     def _stop(self, timeout: float) -> bool:

@@ -109,6 +109,7 @@ class _Repeated(logging.Filter):
     MOST = 5
     SECONDS = 10.0
     TEXTS = 100
+    clock = staticmethod(time.monotonic)
 
     def __init__(self, *, failures: bool = False) -> None:
         super().__init__()
@@ -119,7 +120,7 @@ class _Repeated(logging.Filter):
         if self._failures and not record.exc_info:
             return True
         text = record.getMessage()
-        now = time.monotonic()
+        now = self.clock()
         began, count = self._seen.pop(text, (now, 0))
         if now - began > self.SECONDS:
             if count > self.MOST:

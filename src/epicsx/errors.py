@@ -38,6 +38,7 @@ __all__ = [
     "ServerError",
     "from_status",
     "message",
+    "not_started",
     "timed_out",
     "unanswered",
 ]
@@ -289,12 +290,22 @@ def from_status(
     return error
 
 
+def not_started(status: int) -> CAError:
+    """The exception for a context that libca does not make; it says ECA_ALLOCMEM whatever the reason was."""
+    # ca_client_context::ca_client_context throws noSocket where it gets no UDP socket; ca_context_create of access.cpp
+    # makes one status of all that is thrown.
+    code, _, text = _row(status)
+    why = "libca got no memory, or no UDP socket: is there a network, may files still be opened?"
+    reason = why if code == "ECA_ALLOCMEM" else f"{text} ({code})"
+    return CAError(f"Channel Access cannot be started: {reason}", status=status)
+
+
 def timed_out(name: str, operation: str, seconds: float, reason: str = "") -> CATimeoutError:
     """The exception for a time-out, naming the PV, what was tried and the seconds waited."""
     what = f"{operation} of '{name}'" if name else operation
     text = f"{what} timed out after {seconds:.2f} seconds"
-    unanswered = operation == "get" and reason == "the server has not answered"
-    if unanswered and os.environ.get("EPICS_CA_AUTO_ARRAY_BYTES", "").upper() == "NO":
+    in_vain = operation == "get" and reason == "the server has not answered"
+    if in_vain and os.environ.get("EPICS_CA_AUTO_ARRAY_BYTES", "").upper() == "NO":
         # It discards them without telling whoever asked: tcpiiu::processIncoming of tcpiiu.cpp.
         limit = os.environ.get("EPICS_CA_MAX_ARRAY_BYTES")
         reason += f", or libca has discarded an answer above EPICS_CA_MAX_ARRAY_BYTES={limit}"

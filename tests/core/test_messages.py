@@ -45,12 +45,12 @@ def test_an_answer_that_libca_discards_is_explained(own_ioc: Callable[..., SoftI
 
 
 @contextmanager
-def _repeated(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[logging.Logger, list[float]]]:
+def _repeated(*, failures: bool = False) -> Iterator[tuple[logging.Logger, list[float]]]:
     now = [100.0]
-    monkeypatch.setattr(_dispatch.time, "monotonic", lambda: now[0])
     log = logging.getLogger("test.repeated")
     log.setLevel(logging.INFO)
-    kind = _dispatch._Repeated()
+    kind = _dispatch._Repeated(failures=failures)
+    kind.clock = lambda: now[0]
     log.addFilter(kind)
     try:
         yield log, now
@@ -59,9 +59,9 @@ def _repeated(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[logging.Logger,
 
 
 def test_of_one_text_a_few_are_logged_and_the_rest_is_counted(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with _repeated(monkeypatch) as (log, now):
+    with _repeated() as (log, now):
         for number in range(1000):
             log.info("%s", "the same")
             if number % 100 == 0:
@@ -79,13 +79,24 @@ def test_of_one_text_a_few_are_logged_and_the_rest_is_counted(
         ]
 
 
-def test_what_is_remembered_is_bounded(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    with _repeated(monkeypatch) as (log, _):
+def test_what_is_remembered_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    with _repeated() as (log, _):
         for number in range(1000):
             log.info("text %d", number)
         (kind,) = log.filters
         assert isinstance(kind, _dispatch._Repeated)
         assert len(kind._seen) <= kind.TEXTS
         assert len(caplog.records) == 1000
+
+
+def test_of_a_callback_that_fails_a_few_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with _repeated(failures=True) as (log, _):
+        for _ in range(20):
+            log.info("a plain word")
+            try:
+                raise ZeroDivisionError("meant")
+            except ZeroDivisionError:
+                log.exception("callback of 'X' failed")
+        said = [record.getMessage() for record in caplog.records]
+        assert said.count("a plain word") == 20
+        assert said.count("callback of 'X' failed") == 5

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MODULES = {
     "C": ("connection", "unreached"),
-    "D": ("data",),
+    "D": ("data", "values"),
     "P": ("puts",),
     "L": ("life",),
     "F": ("hostile",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from support.records import ELEMENT_TYPES, access_security, core_database
-from support.subprocesses import Client, Result, run_python, start_python
+from support.subprocesses import Client, Result, finished, run_python, start_python
 from support.waiting import idle, threads_settle, wait_until
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Result",
     "access_security",
     "core_database",
+    "finished",
     "idle",
     "run_python",
     "start_python",

@@ -10,12 +10,12 @@ import importlib.util
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from epicsx.testing import SoftIOC, free_port
+from support.subprocesses import finished
 
 DATABASE = """
 record(ao, "$(P)x") { field(PREC, "3") }
@@ -125,14 +125,7 @@ def run(
         text=True,
         errors="replace",
     )
-    code: int | None
-    try:
-        out, err = process.communicate(timeout=timeout)
-        ended, code = time.monotonic(), process.returncode
-    except subprocess.TimeoutExpired:
-        process.kill()
-        out, err = process.communicate()
-        ended, code = float("nan"), None
+    code, out, err, ended = finished(process, timeout)
     lines = [line.split() for line in out.splitlines()]
     did = [line[1] for line in lines if line[:1] == ["ok"] and len(line) == 2]
     began = [float(line[1]) for line in lines if line[:1] == ["end"]]

@@ -207,3 +207,21 @@ def run_python(
         return client.finish(timeout, check=check)
     finally:
         client.kill()
+
+
+def finished(process: subprocess.Popen[str], timeout: float) -> tuple[int | None, str, str, float]:
+    """Wait for a process, of which any end is a result.
+
+    Returns
+    -------
+    code : int or None, negative if a signal ended it, None if it hung and was killed
+    stdout, stderr : str
+    ended : float, when it was over, by time.monotonic
+    """
+    try:
+        out, err = process.communicate(timeout=timeout)
+        return process.returncode, out, err, time.monotonic()
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        return None, out, err, time.monotonic()
