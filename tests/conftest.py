@@ -22,7 +22,7 @@ if str(_HERE) not in sys.path:  # for `from support import ...`
     sys.path.insert(0, str(_HERE))
 
 from support import access_security, core_database, wait_until  # noqa: E402
-from support.leaks import alive, lent_now  # noqa: E402
+from support.leaks import alive, counts_add_up, lent_now  # noqa: E402
 
 from epicsx.testing import AreaDetectorIOC, Loopback, MotorIOC, PVSet, Repeater, SoftIOC  # noqa: E402
 from epicsx.testing import free_port as _free_port  # noqa: E402
@@ -232,6 +232,8 @@ _left = _Left()
 def nothing_lent(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail if libca may still mention anything, or a block is alive: after a core test, or before the next test.
 
+    And, after every test, where an update has been counted twice or not at all.
+
     What a fixture gave a test is alive until the test is over. So only tests marked "core" are looked at right after
     their end; the others are looked at when the next begins.
     """
@@ -239,6 +241,7 @@ def nothing_lent(request: pytest.FixtureRequest) -> Iterator[None]:
     _left.check(f"after {_left.last}")
     _left.last = node.nodeid
     yield
+    counts_add_up()
     if node.stash.get(_failed, False):  # its traceback keeps what it had
         _left.known = lent_now()
     elif node.get_closest_marker("core") is not None:

@@ -10,6 +10,9 @@ from epicsx._version import __version__
 # libCom carries the release text of the EPICS base that it was compiled from.
 _RELEASE = re.compile(rb"EPICS R?(\d+\.\d+[0-9A-Za-z.+-]*)\0")
 
+_OWN = "epicsx: BSD-3-Clause (LICENSE)"
+_BUNDLED = "bundled libca and libCom of EPICS base: EPICS Open License (licenses/EPICS-base.txt)"
+
 
 def _base_release(path: str | None) -> str:
     if path is None:
@@ -33,7 +36,8 @@ def build_info() -> dict[str, str]:
         ``epicsx_version``; ``mode``: 'bundled' (private copies inside the package), 'base' (the
         EPICS_BASE of the build) or 'system'; ``linked``: the same in words; ``libca_version``: the
         EPICS base release of the library in use; ``ca_protocol``: the CA protocol it speaks;
-        ``libca_path`` and ``libcom_path``: the files mapped into this process.
+        ``libca_path`` and ``libcom_path``: the files mapped into this process; ``licence``: of
+        epicsx, and of the libraries inside the package if there are any, whose texts come with it.
     """
     libcom = _linkage.libcom_path()
     return {
@@ -44,4 +48,5 @@ def build_info() -> dict[str, str]:
         "ca_protocol": _linkage.ca_protocol(),
         "libca_path": _linkage.libca_path() or "unknown",
         "libcom_path": libcom or "unknown",
+        "licence": _OWN if _linkage.MODE in ("base", "system") else f"{_OWN}; {_BUNDLED}",
     }

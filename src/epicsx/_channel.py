@@ -234,7 +234,7 @@ class Channel:
             entry[1] = news
             try:
                 entry[0](self, *news)
-            except Exception:
+            except Exception:  # noqa: BLE001 - a user's: counted, logged
                 _ca.callback_failed(self._core, self.name)
 
     def _on_core_connection(self, connected: bool, native_type: int) -> None:

@@ -164,7 +164,7 @@ class _CacheItem:
         """Call a user's function; what it raises is logged with the PV's name."""
         try:
             callback(*args, **kwds)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a user's: counted, logged
             _ca.callback_failed(self._core, self.pvname, "connection or access callback")
 
     def _on_core_connection(self, connected: bool, native_type: int) -> None:

@@ -27,6 +27,7 @@ from epicsx._sample cimport Sample, pyepics_value
 from epicsx_events cimport (EX_HEADER, EX_NOTE_COMPLETION, EX_NOTE_CONNECTION, EX_NOTE_LARGE, EX_NOTE_LOG,
                             EX_NOTE_VALUE, ex_block, ex_block_unref, ex_now_coarse, ex_taken, ex_tally)
 
+from epicsx._printable import printable
 from epicsx.counts import PVStats
 from epicsx.errors import message
 
@@ -165,18 +166,11 @@ cdef int log_note(int level, const char *text) except -1:
     elif name:
         where = log                     # our own word about a PV: the first loss of a slow consumer
     elif "message" in hooks:
-        hooks["message"]("\n".join([printable(line) for line in whole.split("\n")]))
+        hooks["message"](printable(whole, "\n\t"))
     what = printable(what.strip())
     if what:
         where.log(level, "%s", f"'{printable(name)}': {what}" if name else what)
     return 0
-
-
-cdef str printable(str text):
-    """What came from the network, without control characters: it must not drive a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 # --------------------------------------------------------------------- text

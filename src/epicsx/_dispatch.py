@@ -23,11 +23,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import _ca
+from . import _ca, _printable
 from ._deliver import drain, enter_thread, forget_threads, leave_thread
 from .errors import CAError
 
 log = logging.getLogger("epicsx")
+
+for _name in ("epicsx", "epicsx.libca"):  # a filter is not passed on to the loggers below
+    logging.getLogger(_name).addFilter(_printable.ESCAPING)
 
 EXIT_SECONDS = 1.0
 """How long the end of the program may take: dispatchers, flush and the end of the contexts together."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from ._printable import code_of
+
 __all__ = ["VERDICTS", "Address", "Finding", "Verdict", "finding", "shown"]
 
 Address: TypeAlias = tuple[str, int]
@@ -221,11 +223,5 @@ def shown(text: str | bytes) -> str:
     """A text of the network, or of a user, in quotes and safe to print: control characters escaped."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "surrogateescape")
-    safe = (char if char.isprintable() and char not in "\\'" else _escaped(char) for char in text)
+    safe = (char if char.isprintable() and char != "\\" else code_of(char) for char in text)
     return "'" + "".join(safe) + "'"
-
-
-def _escaped(char: str) -> str:
-    if "\udc80" <= char <= "\udcff":  # a byte that was no UTF-8
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return char if char == "'" else char.encode("unicode_escape").decode("ascii")

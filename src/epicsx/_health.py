@@ -1,7 +1,7 @@
 """How Channel Access is doing in this process, as one copy of all its numbers.
 
 Threads
-    ``health`` may be called from any thread, as often as one likes: it looks at each channel once, some 64 at a time, and
+    ``health`` may be called from any thread, as often as one likes: it looks at each channel once, 64 at a time, and
     holds up nobody. It starts nothing: before the first use of Channel Access there are no lanes.
 """
 

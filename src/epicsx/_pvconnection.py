@@ -208,7 +208,7 @@ class PVConnection:
                 continue
             try:
                 callback(*args, pv=self, **kwds)
-            except Exception:
+            except Exception:  # noqa: BLE001 - a user's: counted, logged
                 _ca.callback_failed(self._core, self.pvname, CONNECTION)
 
     def _on_core_connection(self, connected: bool, native_type: int, at_once: bool = False) -> None:

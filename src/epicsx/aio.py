@@ -706,7 +706,7 @@ class Subscription:
         """Call back; True if that goes on by itself."""
         try:
             result = self.callback(value)
-        except (Exception, asyncio.CancelledError):
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - a user's: counted, logged
             _ca.callback_failed(self._core, self.name)
             return False
         if result is not None and inspect.isawaitable(result):
@@ -739,7 +739,7 @@ class Subscription:
             while True:
                 try:
                     await result
-                except Exception:
+                except Exception:  # noqa: BLE001 - a user's: counted, logged
                     _ca.callback_failed(self._core, self.name)
                 except asyncio.CancelledError:
                     if _told_to_end():
@@ -753,7 +753,7 @@ class Subscription:
                     return
                 try:
                     again = self.callback(value)
-                except (Exception, asyncio.CancelledError):
+                except (Exception, asyncio.CancelledError):  # noqa: BLE001 - a user's: counted, logged
                     _ca.callback_failed(self._core, self.name)
                     again = None
                 result = again if inspect.isawaitable(again) else asyncio.sleep(0)

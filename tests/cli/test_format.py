@@ -11,8 +11,9 @@ import pytest
 from support.tool_cases import GET
 
 from epicsx import Control
+from epicsx._printable import printable
 from epicsx.cli import _format, _tools
-from epicsx.cli._format import Format, Stamps, escaped, harmless, stamp_text, unescaped
+from epicsx.cli._format import Format, Stamps, escaped, stamp_text, unescaped
 from epicsx.cli._plot import plotted
 
 NAN = float("nan")
@@ -61,12 +62,16 @@ def test_unescaped_where_c_has_no_such_escape(written: str, meant: str) -> None:
     assert unescaped(written) == meant
 
 
-def test_harmless_keeps_letters_of_any_language() -> None:
-    assert harmless("Ä 20 µm 日本") == "Ä 20 µm 日本"
-    assert harmless("\x1b[2J\r\x9b\u202e\udcff") == r"\x1b[2J\r\x9b\u202e\udcff"
+def test_printable_keeps_letters_of_any_language() -> None:
+    assert printable("Ä 20 µm 日本") == "Ä 20 µm 日本"
+    assert printable("\x1b[2J\r\x9b\u202e\udcff") == r"\x1b[2J\r\x9b\u202e\xff"
     how = Format(terminal=True)
     assert how.shown("Ä".encode().decode("latin-1")) == "Ä".encode().decode("latin-1")
-    assert Format().shown("\x1b") == "\x1b"
+    # For a pipe the bytes are the C tools', but for what drives a terminal in the end.
+    assert Format().shown("\x1b[2J\n\x7f") == r"\x1b[2J\n\x7f"
+    for raw in ("20 \xb5m", "\xa0", "\u202e20 \u20ac".encode().decode("latin-1")):
+        assert Format().shown(raw) == raw
+    assert Format().shown("\x9b2J".encode().decode("latin-1")) == r"\x9b2J"
 
 
 # ---- numbers

@@ -470,3 +470,56 @@ print("end", time.monotonic(), flush=True)
 """,
         ioc,
     )
+
+
+@pytest.mark.parametrize("channels", [0, 1])
+def test_with_name_servers_that_answer_nothing(free_port: Callable[[], int], channels: int) -> None:
+    """libca's own end waits for ever where it has name servers and has made no channel (epics-base #936)."""
+    script = """
+import atexit, os, socket, sys, time
+atexit.register(lambda: print("over", time.monotonic(), flush=True))  # after epicsx's own: registered before
+# One takes the connection and answers nothing, one refuses it, one is no host at all.
+silent = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+os.environ["EPICS_CA_NAME_SERVERS"] = f"127.0.0.1:{sys.argv[1]} 127.0.0.1:{sys.argv[2]} 0.0.0.1:5064"
+import epicsx
+from epicsx import _ca
+if int(sys.argv[3]):
+    channel = epicsx.Channel("nobody:has:it")
+    channel._core.wait_connected(0.5)
+else:
+    import epicsx._dispatch
+    _ca.context()
+    time.sleep(0.5)
+print("end", time.monotonic(), flush=True)
+"""
+    env = {"EPICS_CA_ADDR_LIST": "", "EPICS_CA_AUTO_ADDR_LIST": "NO"}
+    ports = str(free_port()), str(free_port())
+    result = run_python(script, *ports, str(channels), env=env)
+    began, over = (float(line.split()[1]) for line in result.stdout.splitlines())
+    assert over - began < LIMIT
+    assert result.stderr == ""
+
+
+def test_while_a_dead_circuit_is_left(server: SoftIOC) -> None:
+    script = (
+        """
+import epicsx
+epicsx.configure(conn_timeout=1.0, dead_circuit_timeout=0.0)
+"""
+        + OPEN
+        + """
+from epicsx import _ca
+print("paused", flush=True)
+context = _ca.context()
+while not context.dead_circuits:
+    time.sleep(0.002)
+"""
+        + END
+    )
+    with start_python(script, server.prefix, env=server.env) as client:
+        client.wait_line("paused", 40.0)
+        server.pause()
+        began = float(client.wait_line("end ", 60.0).split()[1])
+        result = client.finish(20.0, check=False)
+        assert time.monotonic() - began < LIMIT
+    assert (result.returncode, result.stderr) == (0, "")

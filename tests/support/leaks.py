@@ -22,6 +22,21 @@ def lent_now() -> tuple[int, int]:
     return (core.lent(), core.blocks()) if core is not None else (0, 0)
 
 
+def counts_add_up() -> None:
+    """Fail where received is not delivered + merged + dropped + pending, over all channels there have been.
+
+    Updates may go on meanwhile: health() takes each channel's counts at one moment.
+    """
+    if core_module() is None:
+        return
+    import epicsx
+
+    for lane in epicsx.health().lanes:
+        told = lane.delivered + lane.merged + lane.dropped + lane.pending
+        assert lane.received == told, f"{lane.received} received, {told} accounted for: {lane}"
+        assert lane.keeper and lane.dispatcher, lane
+
+
 def alive() -> str:
     """Name the channels, subscriptions and requests that are alive, each with what refers to it."""
     core = core_module()

@@ -64,6 +64,10 @@ def test_build_info_names_the_library_that_is_mapped() -> None:
     assert info["epicsx_version"] == _version.__version__
     assert re.match(r"\d+\.\d+", info["libca_version"])
     assert re.match(r"4\.\d+", info["ca_protocol"])
+    # What is inside the package is listed with its licence, and the licence comes with it.
+    bundled = info["mode"] not in ("base", "system")
+    assert ("licenses/EPICS-base.txt" in info["licence"]) is bundled
+    assert "SOFTWARE LICENSE" in (ROOT / "licenses" / "EPICS-base.txt").read_text().upper()
     for key in ("libca_path", "libcom_path"):
         assert Path(info[key]).is_file()
     if sys.platform.startswith("linux"):

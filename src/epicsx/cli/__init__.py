@@ -50,16 +50,29 @@ class _Parser(argparse.ArgumentParser):
             super()._print_message(message, file)
 
 
+class _Version(argparse.Action):
+    """--version: epicsx's own, then the libca in use, then the licences of what is installed."""
+
+    def __call__(self, parser: Any, options: Any, value: Any, option: str | None = None) -> None:
+        from .._build_info import build_info
+
+        info = build_info()
+        print(f"epicsx {info['epicsx_version']}")
+        print(f"libca of EPICS {info['libca_version']}, {info['linked']}")
+        print(info["licence"])
+        parser.exit()
+
+
 def command_parser() -> argparse.ArgumentParser:
     """The parser of the whole command."""
     return _parsers()[0]
 
 
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    from .._version import __version__
-
     parser = _Parser(prog="epicsx", description="EPICS Channel Access for Python, compiled.")
-    parser.add_argument("--version", action="version", version=f"epicsx {__version__}")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="what this is, its libca, their licences"
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     found: dict[str, argparse.ArgumentParser] = {}
     for name, what in COMMANDS.items():

@@ -13,7 +13,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._format import CHAR, ENUM, harmless, severity_text, status_text, text_of
+from .._printable import printable
+from ._format import CHAR, ENUM, severity_text, status_text, text_of
 
 if TYPE_CHECKING:
     from .._ca import Core
@@ -130,5 +131,5 @@ def csv_line(cells: Sequence[str], terminal: bool = False) -> str:
     For a `terminal` what does not print is escaped.
     """
     file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerow(map(harmless, cells) if terminal else cells)
+    csv.writer(file, lineterminator="\n").writerow(map(printable, cells) if terminal else cells)
     return file.getvalue()

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from .._printable import NAMED, printable, without_controls
+
 __all__ = [
     "DISCONNECTED",
     "NOT_FOUND",
@@ -22,7 +24,6 @@ __all__ = [
     "Stamps",
     "details",
     "escaped",
-    "harmless",
     "named",
     "plain_line",
     "severity_text",
@@ -55,39 +56,13 @@ KINDS = ("STRING", "SHORT", "FLOAT", "ENUM", "CHAR", "LONG", "DOUBLE")
 FAMILIES = ("", "STS_", "TIME_", "GR_", "CTRL_")
 MAX_STATES = 16
 
-_ESCAPES = {
-    "\a": r"\a",
-    "\b": r"\b",
-    "\f": r"\f",
-    "\n": r"\n",
-    "\r": r"\r",
-    "\t": r"\t",
-    "\v": r"\v",
-    "\\": r"\\",
-    "'": r"\'",
-    '"': r"\"",
-    "\0": r"\0",
-}
+_ESCAPES = {**NAMED, "\\": r"\\", "'": r"\'", '"': r"\""}
 _SPECIAL = re.compile(r"[^ -~]|[\\'\"]")
 
 
 def escaped(text: str) -> str:
     """`text` as epicsStrnEscapedFromRaw prints it: only what is printable ASCII stands for itself."""
     return _SPECIAL.sub(lambda m: _ESCAPES.get(m[0]) or f"\\x{ord(m[0]):02x}", text)
-
-
-def harmless(text: str) -> str:
-    """`text` with what does not print escaped, for a terminal, which would obey control characters.
-
-    Other than elsewhere here this is text proper, not one character for each byte.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else _ESCAPES.get(c) or _code(c) for c in text)
-
-
-def _code(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def text_of(raw: str) -> str:
@@ -162,10 +137,17 @@ class Format:
         return self.real % number
 
     def shown(self, text: str) -> str:
-        """A text that the C tools print as it is."""
-        if not self.terminal or (text.isascii() and text.isprintable()):
+        """A text that the C tools print as it is: control characters escaped, for a terminal all that does not print.
+
+        For a pipe its bytes are otherwise the C tools', in whichever encoding they came.
+        """
+        if text.isascii() and text.isprintable():
             return text
-        return harmless(text_of(text)).encode("utf-8", "replace").decode("latin-1")
+        proper = text_of(text)
+        if self.terminal:
+            return printable(proper).encode("utf-8", "replace").decode("latin-1")
+        safe = without_controls(proper)
+        return safe if proper == text else safe.encode("utf-8").decode("latin-1")
 
     def texts(self, kind: int, values: Elements, states: Sequence[str] | None) -> list[str]:
         """Each element as val2str prints it; `kind` is the native part of its DBR type.

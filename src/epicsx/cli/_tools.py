@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ._format import Format, harmless, type_name
+from .._printable import printable
+from ._format import Format, type_name
 
 if TYPE_CHECKING:
     from .._channel import Channel
@@ -353,7 +354,7 @@ def complain(command: str, text: object, code: int = 1) -> int:
 
 def one_line(text: object) -> str:
     """`text` in one line, with what does not print escaped: names and files may hold what a terminal obeys."""
-    return harmless(" ".join(str(text).split("\n")))
+    return printable(" ".join(str(text).split("\n")))
 
 
 # ---------------------------------------------------------------------- finding

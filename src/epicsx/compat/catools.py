@@ -401,7 +401,7 @@ class Subscription:
             if self._core is not None:
                 try:
                     self.callback(value)
-                except Exception:
+                except Exception:  # noqa: BLE001 - a user's: counted, logged
                     _ca.callback_failed(self._core, self.name)
 
     def close(self) -> None:

@@ -1,0 +1,188 @@
+"""What a hostile server sends, or a hostile name says, drives no terminal and forges no line of a log."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from support import run_python, wait_until
+
+import epicsx
+from epicsx import CAError, Channel
+from epicsx._printable import ESCAPING
+from epicsx.testing import SoftIOC
+
+EVIL = "\x1b]0;own\x07\x1b[2J\r\nFAKE"
+"""Sets a terminal's title, clears it, goes back to the start of the line, and begins a line of its own."""
+_DB = (
+    EVIL.replace("\x1b", r"\x1b").replace("\x07", r"\x07").replace("\r", r"\r").replace("\n", r"\n")
+)
+
+DB = f"""
+record(stringin, "$(P)s") {{ field(VAL, "a{_DB}") field(DESC, "d{_DB}") field(PINI, "YES") }}
+record(ai, "$(P)ai") {{ field(VAL, "1") field(EGU, "\\x1b[2J\\n") field(PINI, "YES") }}
+record(bi, "$(P)bi") {{ field(VAL, "1") field(ZNAM, "z\\x1b[1m") field(ONAM, "o{_DB}") field(PINI, "YES") }}
+record(waveform, "$(P)c") {{ field(FTVL, "CHAR") field(NELM, "60") }}
+record(waveform, "$(P)t") {{ field(FTVL, "STRING") field(NELM, "3") }}
+"""
+NAMES = ("s", "ai", "bi", "c", "t")
+
+
+@pytest.fixture(scope="module")
+def hostile() -> SoftIOC:
+    """Give an IOC whose strings, units, states and arrays of characters are hostile."""
+    with SoftIOC(DB) as server:
+        yield server
+
+
+@pytest.fixture
+def filled(hostile: SoftIOC) -> SoftIOC:
+    """Give it with its arrays filled too; they are as hostile as the rest."""
+    script = f"""
+import sys, epicsx
+P = sys.argv[1]
+evil = {EVIL!r}
+epicsx.Channel(P + "c").put(list(evil.encode()), wait=True)
+epicsx.Channel(P + "t").put([evil, "\\x1b[2J"], wait=True)
+"""
+    run_python(script, hostile.prefix, env=hostile.env)
+    return hostile
+
+
+def obeyed(text: str) -> list[str]:
+    """Give the characters in it that a terminal or a reader of logs would obey; lines end in newlines."""
+    return [c for c in text if not c.isprintable() and c not in "\n\t"]
+
+
+def run(ioc: SoftIOC, *words: str, check: bool = True) -> str:
+    """Give what a command prints, on both streams."""
+    found = subprocess.run(
+        [sys.executable, "-m", "epicsx", *words],
+        env={**os.environ, **ioc.env},
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+    assert "Traceback" not in found.stderr
+    assert not check or found.returncode == 0, found.stderr
+    return found.stdout + found.stderr
+
+
+COMMANDS: list[Callable[[list[str]], list[str]]] = [
+    lambda names: ["get", *names],
+    lambda names: ["get", "-a", *names],
+    lambda names: ["get", "-S", names[3]],
+    lambda names: ["get", "-d", "CTRL_DOUBLE", names[1]],
+    lambda names: ["get", "-d", "CTRL_ENUM", names[2]],
+    lambda names: ["get", "-d", "DBR_GR_ENUM", names[2]],
+    lambda names: ["get", names[0] + ".DESC", names[1] + ".EGU", names[0] + ".DESC$", "-S"],
+    lambda names: ["info", *names],
+    lambda names: ["monitor", "-#", "3", "--duration", "1", *names],
+    lambda names: ["monitor", "-S", "--duration", "1", names[3]],
+]
+
+
+@pytest.mark.parametrize("command", range(len(COMMANDS)))
+def test_texts_of_a_server_are_shown_escaped(filled: SoftIOC, command: int) -> None:
+    words = COMMANDS[command]([filled[name] for name in NAMES])
+    found = run(filled, *words)
+    assert obeyed(found) == []
+    assert "\nFAKE" not in found
+    assert filled.prefix in found
+
+
+@pytest.mark.parametrize("command", ["get", "put", "info", "doctor"])
+def test_names_are_shown_escaped(hostile: SoftIOC, command: str) -> None:
+    words = [command, "no" + EVIL, *(["1"] if command == "put" else [])]
+    found = run(hostile, *words, check=False)
+    assert obeyed(found) == []
+    assert "\nFAKE" not in found
+    assert r"\x1b[2J" in found
+
+
+def test_on_a_terminal_too(filled: SoftIOC) -> None:
+    ours, its = pty.openpty()
+    try:
+        names = [filled[name] for name in NAMES]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "epicsx", "get", "-d", "CTRL_ENUM", *names[2:3]],
+            env={**os.environ, **filled.env, "TERM": "xterm"},
+            stdout=its,
+            stderr=its,
+            stdin=subprocess.DEVNULL,
+        )
+        assert process.wait(60) == 0
+        text = os.read(ours, 65536).decode()
+    finally:
+        os.close(ours)
+        os.close(its)
+    assert "\x1b" not in text and "\x07" not in text
+    assert r"o\x1b]0;own\a\x1b[2J\r\nFAKE" in text
+
+
+def test_json_and_csv_are_exact_in_their_own_quoting(filled: SoftIOC) -> None:
+    found = json.loads(run(filled, "get", "--json", filled["s"]))
+    assert found["value"] == "a" + EVIL
+    assert obeyed(run(filled, "get", "--json", *(filled[name] for name in NAMES))) == []
+    process = subprocess.run(
+        [sys.executable, "-m", "epicsx", "get", "--csv", filled["s"]],
+        env={**os.environ, **filled.env},
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    rows = list(csv.reader(io.StringIO(process.stdout.decode(), newline="")))
+    assert rows[-1][-1] == "a" + EVIL
+
+
+def test_the_log_has_one_line_for_a_record(hostile: SoftIOC) -> None:
+    script = f"""
+import logging, sys, time
+logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
+import epicsx
+from epicsx import Channel
+P = sys.argv[1]
+evil = {EVIL!r}
+
+def failing(sample):
+    raise ValueError(sample.value)
+
+with Channel(P + "s") as channel:
+    seen = channel.subscribe(failing)
+    while not channel.stats.callback_errors:
+        time.sleep(0.01)
+logging.getLogger("epicsx").warning("callback of '%s' failed", "PV" + evil)
+logging.getLogger("epicsx.libca").warning("%s", evil)
+"""
+    found = run_python(script, hostile.prefix, env=hostile.env).stderr
+    assert obeyed(found) == []
+    assert r"ValueError: a\x1b]0;own\a\x1b[2J\r" in found
+    assert r"WARNING callback of 'PV\x1b]0;own\a\x1b[2J\r\nFAKE' failed" in found
+    assert r"WARNING \x1b]0;own\a\x1b[2J\r\nFAKE" in found
+
+
+def test_a_servers_errors_are_logged_escaped(
+    ioc: SoftIOC, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Channel(ioc["bo"]).connect() as channel, caplog.at_level(logging.WARNING, "epicsx"):
+        channel._core.put(
+            EVIL, dbr_type=0
+        )  # a state that it has not: the server answers with an error
+        wait_until(lambda: channel.stats.rejected_puts)
+        wait_until(lambda: "rejected" in caplog.text)
+    for record in caplog.records:
+        assert record.getMessage().isprintable()
+        assert ESCAPING.filter(record)
+    with pytest.raises(CAError) as caught:
+        epicsx.connect(["no" + EVIL], timeout=0.05)
+    assert "no" in str(caught.value)
