@@ -42,26 +42,25 @@ def main() -> int:
         for each in scenarios.values()
         if not given.ids or {each.id, each.id[0], number_of(each.id)} & set(given.ids)
     ]
-    results: report.Results = {}
+    fresh: report.Results = {}
     wrong = []
     for each in chosen:
         for face in (given.face,) if given.face else FACES:
             if each.function(face) is not None:
                 outcome = run(each, face, long=given.long)
-                results[f"{each.id}/{face}"] = outcome
+                fresh[f"{each.id}/{face}"] = outcome
                 told(outcome, face, show=given.stderr)
                 if face == "epicsx" and not outcome.held and not each.needs:
                     wrong.append(each.id)
         for name, folder in given.build:
             if wants(each, name):
                 outcome = run(each, "epicsx", long=given.long, build=folder)
-                results[f"{each.id}/{name}"] = outcome
+                fresh[f"{each.id}/{name}"] = outcome
                 told(outcome, name, show=given.stderr)
                 if not outcome.held:
                     wrong.append(f"{each.id} ({name})")
-        results = report.load() | results  # another run may have written meanwhile
-        report.save(results)
-    results = report.load() | results
+        report.save(report.load() | fresh)  # another run may have written meanwhile
+    results = report.load()
     text = report.page(
         scenarios,
         results,

@@ -452,7 +452,7 @@ def c8b(room: Room) -> Figure:
     names = one["x"] in said and all(port in said for port in ports)
     room.check(times == 1, f"{times} warnings")
     room.check(names, "not all of PV and servers named")
-    return Figure(f"{times} warning, with PV and both servers", warnings=times)
+    return Figure("1 warning, with PV and both servers" if names else "", warnings=times)
 
 
 c8b.both()

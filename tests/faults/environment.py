@@ -209,58 +209,92 @@ def few_files(more: int) -> str:
     )
 
 
+CLEAR = {
+    "epicsx": (
+        "CATimeoutError",
+        "DisconnectedError",
+        "cannot be started",
+        "failed",
+        "Too many open files",
+    ),
+    "pyepics": ("ChannelAccess", "CASeverity"),
+}
+
+
+def _tried(
+    room: Room, face: str, name: str, what: str, prepare: str, works: bool, hosts: str = ""
+) -> str:
+    """What a get gives, checked: the value, or, unless it must work, a clear error."""
+    gave, seconds, _, _ = ask(
+        room, face, name, prepare, {"EPICS_CA_ADDR_LIST": hosts or os.environ["EPICS_CA_ADDR_LIST"]}
+    )
+    if gave == 3.0:
+        return f"{what}: works after {seconds:.1f} s"
+    if gave == "return code 1":
+        return f"{what}: not to be had here"
+    # None is how pyepics says that the time is over.
+    clear = (face == "pyepics" and gave is None) or any(each in str(gave) for each in CLEAR[face])
+    room.check(clear and not works, f"{what}: gives {gave!r:.80}")
+    return f"{what}: {str(gave).partition(':')[0]} after {seconds:.1f} s"
+
+
 def _scarce(room: Room, face: str) -> Figure:
-    ioc = room.ioc(DB)
+    name = room.ioc(DB)["x"]
     parts = []
-    hosts = os.environ["EPICS_CA_ADDR_LIST"]
-
-    def tried(what: str, prepare: str, works: bool | None, hosts: str = hosts) -> None:
-        gave, seconds, _, _ = ask(room, face, ioc["x"], prepare, {"EPICS_CA_ADDR_LIST": hosts})
-        if "not allowed" in str(gave) or str(gave).startswith("return code"):
-            parts.append(f"{what}: not to be had here")
-            return
-        words = {
-            "epicsx": ("CATimeoutError", "DisconnectedError", "cannot be started"),
-            "pyepics": ("ChannelAccess", "CASeverity"),
-        }
-        # None is how pyepics says that the time is over.
-        clear = (face == "pyepics" and gave is None) or any(
-            each in str(gave) for each in words[face]
-        )
-        if works:
-            room.check(gave == 3.0, f"{what}: gives {gave!r:.80}")
-        elif works is None:
-            room.check(gave == 3.0 or clear, f"{what}: gives {gave!r:.80}")
-        else:
-            room.check(clear, f"{what}: gives {gave!r:.80}")
-        shown = "works" if gave == 3.0 else str(gave).partition(":")[0]
-        parts.append(f"{what}: {shown} after {seconds:.1f} s")
-
     machine = os.uname().machine
     if machine in SOCKET_CALL:
-        tried("no UDP", NO_UDP.replace("NUMBER", str(SOCKET_CALL[machine])), False)
+        rules = NO_UDP.replace("NUMBER", str(SOCKET_CALL[machine]))
+        parts.append(_tried(room, face, name, "no UDP", rules, False))
     if os.geteuid() == 0:
-        tried("no network", NO_NETWORK, False)
-    tried("unknown hosts", "", True, f"no.such.host.invalid {hosts} other.invalid")
-    for more in (0, 1, 2, 3, 6, 20):
-        tried(f"{more} files", few_files(more), True if more >= 20 else None)
+        parts.append(_tried(room, face, name, "no network", NO_NETWORK, False))
+    hosts = f"no.such.host.invalid {os.environ['EPICS_CA_ADDR_LIST']} other.invalid"
+    parts.append(_tried(room, face, name, "unknown hosts", "", True, hosts))
+    parts.append(_tried(room, face, name, "20 files", few_files(20), True))
     return Figure("; ".join(parts))
 
 
 @scenario(
-    "E2",
-    how="UDP sockets refused (seccomp), a network namespace without interface, host names nobody knows, 0 to 20 more "
-    "files allowed",
+    "E2a",
+    how="UDP sockets refused (seccomp), a network namespace without interface, host names nobody knows, 20 more files "
+    "allowed",
     expected="it works, or a clear error in time; no abort, no hang",
-    limit=240,
+    limit=120,
 )
-def e2(room: Room) -> Figure:
+def e2a(room: Room) -> Figure:
     return _scarce(room, "epicsx")
 
 
-@e2.pyepics
-def e2_pyepics(room: Room) -> Figure:
+@e2a.pyepics
+def e2a_pyepics(room: Room) -> Figure:
     return _scarce(room, "pyepics")
+
+
+def _few(room: Room, face: str) -> Figure:
+    name = room.ioc(DB)["x"]
+    return Figure(
+        "; ".join(
+            _tried(room, face, name, f"{more} files", few_files(more), False) for more in range(4)
+        )
+    )
+
+
+# cac::transferChanToVirtCircuit (cac.cpp) takes a channel out of the search also where no circuit could be made for it;
+# it is in no list then, is never searched again, and clearing it throws: channelNode::getSearchTimerIndex, "channel was
+# expected to be in a search timer". A guard before that, `if ( ! piiu ) return;`, would leave it in the search.
+@scenario(
+    "E2b",
+    how="0, 1, 2, 3 more files allowed, of which libca needs three",
+    expected="it works, or a clear error in time; no abort, no hang",
+    limit=120,
+    needs="hardened",
+)
+def e2b(room: Room) -> Figure:
+    return _few(room, "epicsx")
+
+
+@e2b.pyepics
+def e2b_pyepics(room: Room) -> Figure:
+    return _few(room, "pyepics")
 
 
 # ---- E3: nonsense in the environment

@@ -47,8 +47,8 @@ scenario makes no sense there, with the reason.
 How it was made. Each scenario ran in a process of its own, for each library anew, with a hard limit after which the
 process is killed. Servers are EPICS base's soft IOCs, a proxy that cuts, stalls and drops by rules, and a scripted
 server for nonsense; all on 127.0.0.1, with ports of their own. Where a peer goes silent `EPICS_CA_CONN_TMO` is 2 s, so
-that Channel Access finds out after 7 s instead of 35. Times are from one run on one machine ({machine}); they tell
-orders of magnitude. The code is in `tests/faults`, one function a row.
+that Channel Access finds out after 7 s instead of 35. Times are from one run on one machine, under load
+({machine}); they tell orders of magnitude. The code is in `tests/faults`, one function a row.
 
 {totals}
 """

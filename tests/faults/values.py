@@ -356,7 +356,7 @@ done, and the record has something else. This page is written by `make faults`; 
 [](reliability.md) sum it up.
 
 `Channel.put` is epicsx' native interface. `PV.put` is its `PV`, which keeps habits of pyepics where programs rely on
-them, such as integers cut from floats; `EPICSX_STRICT=1` does not change what is stored.
+them, such as integers cut from floats.
 
 """
 
