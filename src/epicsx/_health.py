@@ -7,7 +7,7 @@ Threads
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from . import _ca, _dispatch
@@ -174,14 +174,12 @@ class Health:
         )
 
 
-def _told_fields(kind: type) -> list[tuple[str, Any]]:
-    return [(f.name, f.metadata) for f in kind.__dataclass_fields__.values() if f.metadata]
+def _told_fields(kind: type[Health | LaneHealth]) -> list[tuple[str, Any]]:
+    return [(f.name, f.metadata) for f in fields(kind) if f.metadata]
 
 
 _SUMMED = frozenset(
-    f.name
-    for f in LaneHealth.__dataclass_fields__.values()
-    if f.type == "int" and f.metadata and f.name != "clock_steps"
+    f.name for f in fields(LaneHealth) if f.type == "int" and f.metadata and f.name != "clock_steps"
 )
 
 _METRICS = {
@@ -222,8 +220,8 @@ def _label(text: str) -> str:
     return _escaped(text).replace('"', '\\"')
 
 
-def _number(value: float) -> str:
-    return repr(float(value)) if isinstance(value, float) else str(int(value))
+def _number(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else str(int(value))
 
 
 def health() -> Health:
@@ -235,7 +233,7 @@ def health() -> Health:
     lanes = []
     for context in _ca.lanes():
         numbers = context.health()
-        if numbers:
+        if numbers:  # else of a parent process
             lanes.append(
                 LaneHealth(name=context.name, dispatcher=_dispatch.alive(context), **numbers)
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-__all__ = ["ESCAPING", "NAMED", "code_of", "printable", "without_controls"]
+__all__ = ["ESCAPING", "NAMED", "code_of", "printable"]
 
 NAMED = {
     "\a": r"\a",
@@ -35,11 +35,6 @@ def printable(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else code_of(c) for c in text)
-
-
-def without_controls(text: str) -> str:
-    """`text` with its control characters (C0, DEL, C1) escaped, and nothing else: for a pipe."""
-    return "".join(code_of(c) if c < " " or "\x7f" <= c <= "\x9f" else c for c in text)
 
 
 class _Escaping(logging.Filter):

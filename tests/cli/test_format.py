@@ -67,11 +67,8 @@ def test_printable_keeps_letters_of_any_language() -> None:
     assert printable("\x1b[2J\r\x9b\u202e\udcff") == r"\x1b[2J\r\x9b\u202e\xff"
     how = Format(terminal=True)
     assert how.shown("Ä".encode().decode("latin-1")) == "Ä".encode().decode("latin-1")
-    # For a pipe the bytes are the C tools', but for what drives a terminal in the end.
-    assert Format().shown("\x1b[2J\n\x7f") == r"\x1b[2J\n\x7f"
-    for raw in ("20 \xb5m", "\xa0", "\u202e20 \u20ac".encode().decode("latin-1")):
-        assert Format().shown(raw) == raw
-    assert Format().shown("\x9b2J".encode().decode("latin-1")) == r"\x9b2J"
+    assert Format().shown("\x1b") == "\x1b"  # for a pipe, the C tools' bytes
+    assert how.shown("\x1b[2J\n\x7f") == r"\x1b[2J\n\x7f"
 
 
 # ---- numbers

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from .._printable import NAMED, printable, without_controls
+from .._printable import NAMED, printable
 
 __all__ = [
     "DISCONNECTED",
@@ -137,17 +137,10 @@ class Format:
         return self.real % number
 
     def shown(self, text: str) -> str:
-        """A text that the C tools print as it is: control characters escaped, for a terminal all that does not print.
-
-        For a pipe its bytes are otherwise the C tools', in whichever encoding they came.
-        """
-        if text.isascii() and text.isprintable():
+        """A text that the C tools print as it is; for a terminal, which would obey them, with controls escaped."""
+        if not self.terminal or (text.isascii() and text.isprintable()):
             return text
-        proper = text_of(text)
-        if self.terminal:
-            return printable(proper).encode("utf-8", "replace").decode("latin-1")
-        safe = without_controls(proper)
-        return safe if proper == text else safe.encode("utf-8").decode("latin-1")
+        return printable(text_of(text)).encode("utf-8", "replace").decode("latin-1")
 
     def texts(self, kind: int, values: Elements, states: Sequence[str] | None) -> list[str]:
         """Each element as val2str prints it; `kind` is the native part of its DBR type.
