@@ -179,7 +179,8 @@ class build_ext(_build_ext):
                 ext.libraries.extend(self.epics.libraries)
                 if self.epics.hardened is not None:
                     ext.extra_compile_args.extend(self.epics.hardened.client_flags)
-                    ext.depends.append(str(self.epics.hardened.library))
+                    # the library itself may change without them: it is found at run time
+                    ext.depends.append(str(self.epics.hardened.names_header))
                 if self.epics.lib_dir:
                     ext.library_dirs.append(self.epics.lib_dir)
                 if self.epics.mode == "base":

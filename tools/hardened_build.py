@@ -57,7 +57,7 @@ def sanitize_flags(environ: Mapping[str, str] = os.environ) -> list[str]:
         return []
     flags = [f"-fsanitize={','.join(names)}", "-fno-omit-frame-pointer"]
     if "undefined" in names:
-        # libca's guard of an unused lock is a reference that may be null (libca.md 1.4)
+        # it needs type information that hidden classes lack
         flags.append("-fno-sanitize=vptr")
     return flags
 
