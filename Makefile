@@ -13,7 +13,7 @@ TOOLS := $(VENV)/.tools
 
 # a change in any of these asks for a new build; Python files do not
 COMPILED := $(wildcard src/epicsx/*.pyx src/epicsx/*.pxd src/epicsx/*.pxi src/epicsx/*.c src/epicsx/*.h) \
-	$(wildcard include/*) setup.py pyproject.toml $(wildcard tools/*.py)
+	$(wildcard include/*) setup.py pyproject.toml $(wildcard tools/*.py) $(wildcard tools/hardened/*)
 
 CTESTS := $(patsubst tests/c/%.c,build/ctests/%,$(wildcard tests/c/test_*.c))
 # what runs in libca's threads; none of it needs libca itself
@@ -36,11 +36,12 @@ LEAK_ARGS ?=
 COVERAGE_TESTS ?= tests/unit tests/core tests/api tests/compat
 COVERAGE_ARGS ?=
 
-.PHONY: help asan fuzz demo test ctest ctools parity faults downstream coverage bench lint types docs wheel clean install
+.PHONY: help asan fuzz demo test ctest ctools parity faults downstream coverage bench hardened bench-hardened \
+	lint types docs wheel clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the verbs
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
 demo: $(INSTALLED)  ## real Channel Access data through the compiled core: a soft IOC and a live view
 	$(VENV)/bin/epicsx demo $(DEMO_ARGS)
@@ -91,6 +92,18 @@ fuzz: $(ASAN)/.built  ## FUZZ_SEEDS seeds of a lying server, under AddressSaniti
 bench: $(INSTALLED)  ## the rows of the budget: C, pyepics and epicsx, interleaved
 	$(PIP) install -q 'epicsx[bench]'
 	$(PY) -m benchmarks $(BENCH_ARGS)
+
+# A build of its own: the folder build/hardened/lib is found before the package itself.
+HARDENED := $(CURDIR)/build/hardened
+hardened: $(INSTALLED)  ## libca compiled with guards against bad servers, into build/hardened, and a round trip
+	$(PIP) install -q 'epicsx[dev]'
+	EPICSX_EPICS=hardened $(PY) setup.py -q build --build-base $(HARDENED) --build-lib $(HARDENED)/lib
+	PYTHONPATH=$(HARDENED)/lib $(PY) -m pytest -q -p no:cacheprovider \
+		tests/unit/test_hardened.py tests/unit/test_build.py tests/api/test_get.py tests/api/test_put.py
+
+bench-hardened: hardened  ## 8 MB arrays: CPU per frame on the default build's libca and on the hardened one
+	$(PIP) install -q 'epicsx[bench]'
+	$(PY) -m benchmarks --rows hardened $(BENCH_ARGS)
 
 lint: $(TOOLS)  ## ruff, cython-lint and the layers of the imports
 	$(VENV)/bin/ruff check .

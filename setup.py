@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 import epics_libs  # noqa: E402
+import epics_sources  # noqa: E402
 import hardened_build  # noqa: E402
 
 PACKAGE = Path("src/epicsx")
@@ -133,7 +134,7 @@ class build_ext(_build_ext):
         if self.epics.hardened is not None:
             try:
                 self.epics.hardened.build()
-            except hardened_build.SourceError as exc:
+            except epics_sources.SourceError as exc:
                 raise SystemExit(f"epicsx: {exc}") from None
         self._forget_other_builds()
         self._configure()
@@ -178,7 +179,8 @@ class build_ext(_build_ext):
                 ext.libraries.extend(self.epics.libraries)
                 if self.epics.hardened is not None:
                     ext.extra_compile_args.extend(self.epics.hardened.client_flags)
-                    ext.depends.append(str(self.epics.hardened.library))
+                    # the library itself may change without them: it is found at run time
+                    ext.depends.append(str(self.epics.hardened.names_header))
                 if self.epics.lib_dir:
                     ext.library_dirs.append(self.epics.lib_dir)
                 if self.epics.mode == "base":

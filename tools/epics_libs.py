@@ -32,6 +32,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import epics_sources
 import hardened_build
 
 LIBRARIES = ("ca", "Com")
@@ -177,7 +178,7 @@ def _hardened(environ: Mapping[str, str]) -> Epics:
         raise EpicsNotFound(f"libca is compiled on Linux only, so far (this is {sys.platform})")
     try:
         made = hardened_build.Hardened(environ=environ)
-    except hardened_build.SourceError as exc:
+    except epics_sources.SourceError as exc:
         raise EpicsNotFound(str(exc)) from None
     return Epics(
         "hardened", made.include_dirs, str(made.library.parent), made.linked,
