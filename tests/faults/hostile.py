@@ -302,7 +302,6 @@ F5 = lies(
         "status and value": reply(DBR.TIME_DOUBLE, 3, 40, ECA.GETFAIL),
         "too short": reply(DBR.CTRL_DOUBLE, 3, 16),
     },
-    needs="hardened",
 )
 
 F6 = lies(
