@@ -25,7 +25,7 @@ sys.exit(pytest.main(["-q", "-W", "error", "-p", "no:cacheprovider", *plugin, *s
 def test_the_page_has_what_is_tested() -> None:
     assert [each.file for each in FILES] == ["scan.py", "pytest.ini", "test_scan.py"]
     assert [each.kind for each in FILES] == ["python", "ini", "python"]
-    assert len(ALONE) == 3
+    assert len(ALONE) == 4
     lines = PAGE.read_text().splitlines()
     for each in SNIPPETS:
         assert lines[each.line - 1] == each.code.partition("\n")[0], str(each)
@@ -91,6 +91,16 @@ def test_a_subprocess_sees_it(softioc_factory, ca_environment):
     )
     assert done.stdout == "0.0\\n", done.stderr
     ioc.stop()
+
+def test_a_fake_server(fake_server):
+    import epicsx
+    server = fake_server({"fake:x": 1.5})
+    server.drop(command="READ_NOTIFY", count=1)
+    with epicsx.Channel("fake:x") as channel:
+        channel.connect(20)
+        with pytest.raises(epicsx.CATimeoutError):
+            channel.get(timeout=0.1)
+        assert channel.get(timeout=20).value == 1.5
 """,
 }
 
@@ -100,7 +110,7 @@ def test_the_fixtures(tmp_path: Path) -> None:
     for name, text in OWN.items():
         (tmp_path / name).write_text(text)
     result = run_python(RUN, str(tmp_path), "--epicsx-loopback", "-p", "no:randomly", timeout=55.0)
-    assert "3 passed" in result.stdout
+    assert "4 passed" in result.stdout
 
 
 def test_the_environment_needs_the_setting(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from faults.room import Room
 
 Lie = Callable[[FakeServer], object]
 VALUES = [1.0, 2.0, 3.0]
+# MB by which a client may grow; AddressSanitizer keeps what was freed, and a margin around everything.
+BOUND = 400 if "libasan" in os.environ.get("LD_PRELOAD", "") else 100
 SETTLED = 15.0  # seconds until the liar, honest again, must be found: libca searches again after 10
 
 
@@ -38,7 +40,7 @@ def lies(id: str, how: str, expected: str, told: Mapping[str, Lie], *, needs: st
         how=how,
         expected=expected,
         limit=30 + 15 * len(told),
-        quick=not needs,
+        quick=True,
         ports=len(told) + 1,
         env={"EPICS_CA_CONN_TMO": "2"},
         needs=needs,
@@ -69,7 +71,7 @@ def visited(room: Room, told: Mapping[str, Lie], visit: Callable[..., tuple[str,
         seen.setdefault(result, []).append(words)
         backs.append(back)
     grown = room.rss() - before
-    room.check(grown < 100, f"memory grew by {grown:.0f} MB")
+    room.check(grown < BOUND, f"memory grew by {grown:.0f} MB")
     texts = [f"{', '.join(words)}: {result}" for result, words in seen.items()]
     texts.append(f"read again within {max(backs):.1f} s, memory {grown:+.0f} MB")
     return Figure("; ".join(texts), seconds=max(backs), grown_mb=grown)
@@ -300,7 +302,6 @@ F5 = lies(
         "status and value": reply(DBR.TIME_DOUBLE, 3, 40, ECA.GETFAIL),
         "too short": reply(DBR.CTRL_DOUBLE, 3, 16),
     },
-    needs="hardened",
 )
 
 F6 = lies(
