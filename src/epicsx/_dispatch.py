@@ -102,8 +102,8 @@ class _Ended(logging.Filter):
 class _Repeated(logging.Filter):
     """Of one text, so many are logged in so many seconds; the first one after that says how many were not.
 
-    libca complains once for each 16 kB of an array that it discards (tcpiiu::processIncoming of tcpiiu.cpp); a callback
-    that fails does so with each update.
+    libca complains once for each 16 kB of an array that it discards (tcpiiu::processIncoming of tcpiiu.cpp). What users'
+    callbacks raise is counted by the core (`Core.failed`).
 
     Threads: the dispatchers of all lanes log. Two at the same time may count one text once; a lock that one of them
     holds would be held for ever in a forked child.
@@ -114,14 +114,11 @@ class _Repeated(logging.Filter):
     TEXTS = 100
     clock = staticmethod(time.monotonic)
 
-    def __init__(self, *, failures: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._failures = failures  # only of what has a traceback
         self._seen: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if self._failures and not record.exc_info:
-            return True
         text = record.getMessage()
         now = self.clock()
         began, count = self._seen.pop(text, (now, 0))
@@ -171,7 +168,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-log.addFilter(_Repeated(failures=True))
 logging.getLogger("epicsx.libca").addFilter(_Repeated())
 _ca.hooks["start"] = _start
 _ca.hooks["stop"] = _stop

@@ -45,11 +45,11 @@ def test_an_answer_that_libca_discards_is_explained(own_ioc: Callable[..., SoftI
 
 
 @contextmanager
-def _repeated(*, failures: bool = False) -> Iterator[tuple[logging.Logger, list[float]]]:
+def _repeated() -> Iterator[tuple[logging.Logger, list[float]]]:
     now = [100.0]
     log = logging.getLogger("test.repeated")
     log.setLevel(logging.INFO)
-    kind = _dispatch._Repeated(failures=failures)
+    kind = _dispatch._Repeated()
     kind.clock = lambda: now[0]
     log.addFilter(kind)
     try:
@@ -87,16 +87,3 @@ def test_what_is_remembered_is_bounded(caplog: pytest.LogCaptureFixture) -> None
         assert isinstance(kind, _dispatch._Repeated)
         assert len(kind._seen) <= kind.TEXTS
         assert len(caplog.records) == 1000
-
-
-def test_of_a_callback_that_fails_a_few_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with _repeated(failures=True) as (log, _):
-        for _ in range(20):
-            log.info("a plain word")
-            try:
-                raise ZeroDivisionError("meant")
-            except ZeroDivisionError:
-                log.exception("callback of 'X' failed")
-        said = [record.getMessage() for record in caplog.records]
-        assert said.count("a plain word") == 20
-        assert said.count("callback of 'X' failed") == 5
