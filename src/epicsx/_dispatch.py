@@ -102,8 +102,8 @@ class _Ended(logging.Filter):
 class _Repeated(logging.Filter):
     """Of one text, so many are logged in so many seconds; the first one after that says how many were not.
 
-    libca complains once for each 16 kB of an array that it discards (tcpiiu::processIncoming of tcpiiu.cpp). What users'
-    callbacks raise is counted by the core (`Core.failed`).
+    libca complains once for each 16 kB of an array that it discards (tcpiiu::processIncoming of tcpiiu.cpp). What
+    users' callbacks raise is counted by the core (`Core.failed`).
 
     Threads: the dispatchers of all lanes log. Two at the same time may count one text once; a lock that one of them
     holds would be held for ever in a forked child.
