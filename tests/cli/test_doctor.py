@@ -283,7 +283,7 @@ def test_a_name_that_is_no_text_is_asked_for_as_it_is(proxy: CAProxy) -> None:
     [
         ("plain:name.VAL", "'plain:name.VAL'"),
         ("\x1b[2J\r\n", r"'\x1b[2J\r\n'"),
-        (b"\xff\0", r"'\xff\x00'"),
+        (b"\xff\0", r"'\xff\0'"),
         ("back\\slash", r"'back\\slash'"),
         ("\u202egnp", r"'\u202egnp'"),
     ],
@@ -686,7 +686,7 @@ def test_in_a_process_of_its_own(hidden: SoftIOC) -> None:
     [
         ([""], "'' is no PV name"),
         (["  "], "'  ' is no PV name"),
-        (["x", "a\0b"], r"'a\x00b' is no PV name"),
+        (["x", "a\0b"], r"'a\0b' is no PV name"),
         (["x", "--also", "1.2.3.400"], "--also '1.2.3.400': a part of an address"),
         (["x", "--also", "::1"], "--also '::1': an IPv6 address"),
         (["x", "--also", "a..b"], "--also 'a..b': no IPv4 address"),
