@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = ["MINOR_VERSION", "Command", "Frame", "Parser", "frames_of"]
 MINOR_VERSION = 13
 """The protocol's minor version that we speak, as EPICS base does since 3.14.12: 4.13."""
 
+SHOWN = 64  # bytes of a payload that a log keeps
 SERVER_PORT = 5064
 HEADER_SIZE = 16
 _HEADER = struct.Struct(">HHHHII")
@@ -118,6 +119,13 @@ class Frame:
         """And back."""
         command, kind, count, first, second, payload, size = row
         return cls(command, kind, count, first, second, base64.b64decode(payload), size)
+
+    def shortened(self) -> Frame:
+        """As a log keeps it: at most 64 bytes of the payload, `size` being that of the whole."""
+        if len(self.payload) <= SHOWN:
+            return self
+        size = len(self.payload) if self.size is None else self.size
+        return replace(self, payload=self.payload[:SHOWN], size=size)
 
     @property
     def text(self) -> str:

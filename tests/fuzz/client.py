@@ -314,7 +314,7 @@ def main() -> None:
         while (epicsx._ca.lent() or epicsx._ca.blocks()) and time.monotonic() < deadline:
             time.sleep(0.05)
             gc.collect()
-        requests = len(server.requests)
+        requests = server.seen()
         say(f"= {requests} requests, {LIES.told} lies, {server.connections} circuits")
         if epicsx._ca.lent() or epicsx._ca.blocks():
             found(f"left: lent {epicsx._ca.lent()}, blocks {epicsx._ca.blocks()}")

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,17 @@ class Raw:
             if not more:
                 return got
             got += more
+
+    def ending(self) -> tuple[int, str]:
+        """How many bytes come until the end of the connection, and what that is."""
+        self.socket.settimeout(20.0)
+        got = 0
+        try:
+            while more := self.socket.recv(1 << 16):
+                got += len(more)
+        except ConnectionResetError:
+            return got, "reset"
+        return got, "end"
 
     def __enter__(self) -> Self:
         self.send(_wire.version())
@@ -540,7 +552,136 @@ def test_a_verb_of_the_wrong_kind(server: FakeServer, call: Callable[[FakeServer
         call(server)
 
 
+# ---- clients that do not read
+
+MUCH = 32 << 20  # bytes, more than the kernel holds for a client that does not read
+
+
+@pytest.fixture
+def stuck() -> Iterator[tuple[FakeServer, Raw]]:
+    """Give a server and a client, which will ask for much and read nothing of it, or late."""
+    with FakeServer({"l": 7}, repeater_port=REPEATER) as server, Raw(server.port) as raw:
+        raw.opened("l")
+        server.answer(bytes(MUCH), command="READ_NOTIFY")
+        yield server, raw
+
+
+def ask(server: FakeServer, raw: Raw) -> None:
+    raw.send(_wire.read_notify(DBR.LONG, 1, 1, 99))
+    server.wait_for(command="READ_NOTIFY")
+
+
+def test_stop_resets_a_client_that_does_not_read(stuck: tuple[FakeServer, Raw]) -> None:
+    server, raw = stuck
+    ask(server, raw)
+    before = set(threading.enumerate())
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 5.0
+    assert len(before - set(threading.enumerate())) == 1
+    got, how = raw.ending()
+    assert got < MUCH and how == "reset"
+
+
+def test_cut_now_resets_a_client_that_does_not_read(stuck: tuple[FakeServer, Raw]) -> None:
+    server, raw = stuck
+    ask(server, raw)
+    assert server.cut().count == 1
+    wait_until(lambda: server.circuits == 0)
+    got, how = raw.ending()
+    assert got < MUCH and how == "reset"
+
+
+def test_cut_waits_until_its_bytes_are_sent_and_resets(stuck: tuple[FakeServer, Raw]) -> None:
+    server, raw = stuck
+    rule = server.cut(MUCH - 5, command="READ_NOTIFY")
+    ask(server, raw)
+    assert (server.circuits, rule.count) == (1, 1)
+    assert raw.ending() == (MUCH - 5, "reset")
+    wait_until(lambda: server.circuits == 0)
+
+
+def test_stop_does_not_wait_for_a_cut(stuck: tuple[FakeServer, Raw]) -> None:
+    server, raw = stuck
+    server.cut(MUCH - 5, command="READ_NOTIFY")
+    ask(server, raw)
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 5.0
+    assert raw.ending()[1] == "reset"
+
+
 # ---- its log, its life
+
+
+def test_the_log_keeps_the_beginnings_of_payloads(serve: Serve) -> None:
+    server = serve({"fake:big": [1.5] * 10_000})
+    whole: list[int] = []
+    server.answer(lambda request: whole.append(len(request.answer[0].payload)), command="EVENT_ADD")
+    with epicsx.Channel("fake:big") as channel, channel.subscribe(lambda sample: None):
+        server.wait_for(command="EVENT_ADD")
+        for _ in range(3):
+            server.post("fake:big")
+        channel.put([2.5] * 10_000, wait=True)
+        # the first, the three posted, and that of the put
+        assert server.seen(command="EVENT_ADD") == 5
+    assert whole == [80_016] * 5
+    frames = [frame for each in server.requests for frame in (each.frame, *each.answer)]
+    assert max(len(frame.payload) for frame in frames) == 64
+    assert [frame.size for frame in frames].count(80_016) == 5
+    (put,) = [each.frame for each in server.requests if each.command == "WRITE_NOTIFY"]
+    assert put.size == 80_000 and put.payload == 8 * (b"\x40\x04" + bytes(6))
+
+
+def test_the_log_is_bounded_and_what_was_seen_is_not() -> None:
+    with FakeServer({"l": 7}, repeater_port=REPEATER) as server, Raw(server.port) as raw:
+        raw.send(*(Frame(Command.ECHO, parameter1=n) for n in range(10_500)))
+        server.wait_for(10_500, command="ECHO")
+        kept = server.requests
+        assert (len(kept), kept[-1].frame.parameter1) == (10_000, 10_499)
+        assert server.seen(command="ECHO") == 10_500
+
+
+def test_stop_frees_the_log() -> None:
+    server = FakeServer({"l": 7}, repeater_port=REPEATER)
+    with server, Raw(server.port) as raw:
+        raw.opened("l")
+        kept = [weakref.ref(each) for each in server.requests]
+    wait_until(lambda: gc.collect() >= 0 and not any(each() for each in kept))
+    assert kept and not server.running
+
+
+def test_nothing_is_taken_back_of_a_server_that_has_ended() -> None:
+    with FakeServer({"l": 7}, repeater_port=REPEATER) as server:
+        script = server.drop(command="READ_NOTIFY")
+        with server.drop(command="ECHO") as other:
+            server.stop()
+    script.cancel()
+    other.cancel()
+    assert (script.count, other.count) == (0, 0)
+
+
+def test_who_calls_while_it_ends_is_told() -> None:
+    with FakeServer({"l": 7}, repeater_port=REPEATER) as server:
+        told: list[str] = []
+        posted = threading.Event()
+
+        def post() -> None:
+            try:
+                while True:
+                    server.post("l", 1)
+                    posted.set()
+            except RuntimeError as error:
+                told.append(str(error))
+
+        threads = [threading.Thread(target=post) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        assert posted.wait(10.0)
+        server.stop()
+        for thread in threads:
+            thread.join(10.0)
+    assert told == ["the fake server does not run"] * 4
 
 
 def test_the_log(server: FakeServer, x: epicsx.Channel) -> None:

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from support.sanitizers import environment
 
 from epicsx.testing import AreaDetectorIOC, FakePV, FakeServer, Loopback, Repeater
+from epicsx.testing._fakeengine import KEPT
 
 MEMORY = 8.0  # MB
 KINDS = ("channels", "images")
@@ -83,7 +84,6 @@ def channels(count: int, loopback: Loopback, repeater: int) -> int:
 
     pvs = {f"x{n}": FakePV([1.0] * 100, units="mm") for n in range(50)}
     with FakeServer(pvs, port=loopback.server_port, repeater_port=repeater) as server:
-        server._engine.requests = type(server._engine.requests)(maxlen=100)  # type: ignore[union-attr]
         rows: list[tuple[float, float]] = []
 
         def some() -> None:
@@ -100,7 +100,8 @@ def channels(count: int, loopback: Loopback, repeater: int) -> int:
 
         with epicsx.Channel("x0") as kept:  # so that the circuit stays
             kept.connect(20.0)
-            some()
+            while server.seen() < KEPT:  # until the server's log grows no more
+                some()
             gc.collect()
             before = left()
             done = 0

@@ -3,8 +3,9 @@
 Threads. One, with an event loop: `Engine.run`. All state is its own; `Engine.do` has it run a function and waits for
 what that gives, from any thread. Rules' functions run in it, and may use the server: `do` then calls at once.
 
-Lifetime. `stop`, or the finalizer of the `FakeServer`, ends the loop, which resets the connections and closes the
-ports. The thread refers to this, never to the `FakeServer`.
+Lifetime. `stop`, or the finalizer of the `FakeServer`, ends the loop, which resets the connections, closes the ports
+and forgets rules and log. The thread refers to this, never to the `FakeServer`. What `do` gets at the end is done, or
+`Ended` is raised.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import logging
 import os
 import socket
 import struct
+import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar, cast
@@ -36,9 +38,18 @@ Part: TypeAlias = "Frame | bytes | float | int"
 
 log = logging.getLogger("epicsx")
 
-KEPT = 100_000  # requests in the log
+KEPT = 10_000  # requests in the log, of about 1 kB each, 64 bytes of each payload among it
 NO_CID = 0xFFFFFFFF
 LINGER_ZERO = struct.pack("ii", 1, 0)  # closing then resets the connection
+SIOCOUTQNSD = 0x894B  # linux/sockios.h: bytes of a socket that are not sent yet
+TICK = 0.01  # seconds between looks whether they are
+
+
+class Ended(RuntimeError):
+    """The server does not run, or no more."""
+
+    def __init__(self) -> None:
+        super().__init__("the fake server does not run")
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,8 @@ class Request:
     frame : Frame, as it came; of an update, the EVENT_ADD that asked for it
     channel : str or None, the PV that it is about, where that is known
     answer : tuple of Frame
+
+    A script gets its frames whole. In the log payloads are cut to 64 bytes; ``size`` is then that of the whole.
     """
 
     time: float
@@ -67,8 +80,13 @@ class Request:
             return Command(self.frame.command).name
         return str(self.frame.command)
 
+    def shortened(self) -> Request:
+        """As the log keeps it."""
+        answer = tuple(frame.shortened() for frame in self.answer)
+        return replace(self, frame=self.frame.shortened(), answer=answer)
 
-@dataclass
+
+@dataclass(eq=False)
 class Rule:
     """What is done about which requests."""
 
@@ -83,12 +101,15 @@ class Rule:
     count: int = 0
     cuts: bool = False  # the circuit is reset behind it
 
+    def chooses(self, command: int, channel: str | None) -> bool:
+        """Whether command and channel are those that it is about."""
+        if self.commands is not None and command not in self.commands:
+            return False
+        return self.channel is None or fnmatch.fnmatchcase(channel or "", self.channel)
+
     def fits(self, request: Request) -> bool:
         """Whether it acts on this one; counts."""
-        name = request.channel or ""
-        if self.commands is not None and request.frame.command not in self.commands:
-            return False
-        if self.channel is not None and not fnmatch.fnmatchcase(name, self.channel):
+        if not self.chooses(request.frame.command, request.channel):
             return False
         if self.where is not None and not self.where(request):
             return False
@@ -171,6 +192,7 @@ class Circuit(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.transport = None
+        self.queue.clear()
         self.engine.left(self)
 
     def eof_received(self) -> bool:
@@ -195,6 +217,9 @@ class Circuit(asyncio.Protocol):
         self.pausing = False
         while self.queue and self.transport is not None:
             part = self.queue.popleft()
+            if part is None and self.unsent():
+                self.queue.appendleft(None)
+                part = TICK
             if part is None:
                 self.reset()
             elif isinstance(part, bytes):
@@ -206,17 +231,34 @@ class Circuit(asyncio.Protocol):
         if self.ended and self.transport is not None:
             self.transport.close()
 
-    def reset(self) -> None:
-        """End the connection as a crash does, what was written before having been sent."""
+    def unsent(self) -> int:
+        """Bytes that were written and have not left: the client does not read fast enough.
+
+        A reset discards what the kernel holds; how much that is only Linux tells, elsewhere it goes unseen.
+        """
         if self.transport is None:
-            return
-        sock = self.transport.get_extra_info("socket")
-        if self.transport.get_write_buffer_size():
-            self.transport.close()
+            return 0
+        waiting = self.transport.get_write_buffer_size()
+        if sys.platform == "linux" and not waiting:
+            import fcntl
+
+            held = bytearray(4)
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), SIOCOUTQNSD, held)
+            waiting = int.from_bytes(held, sys.byteorder)
+        return waiting
+
+    def reset(self) -> None:
+        """End the connection as a crash does, at once: what was not sent is lost."""
+        transport, self.transport = self.transport, None
+        self.queue.clear()
+        if transport is None:
             return
         with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
-        self.transport.abort()
+            transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO
+            )
+        transport.abort()
 
 
 class Datagrams(asyncio.DatagramProtocol):
@@ -239,12 +281,14 @@ class Engine:
         self.circuits: dict[int, Circuit] = {}
         self.began = 0
         self.requests: deque[Request] = deque(maxlen=KEPT)
+        self.totals: Counter[tuple[int, str | None]] = Counter()  # by command and channel
         self.puts: list[tuple[str, Any]] = []
         self.changed = threading.Condition()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.ready: concurrent.futures.Future[None] = concurrent.futures.Future()
         self.over: asyncio.Event | None = None
         self.udp: asyncio.DatagramTransport | None = None
+        self.pending: set[concurrent.futures.Future[Any]] = set()  # given to `do`, not done
         self.owner = os.getpid()
         self.thread = threading.Thread(target=self.run, name=f"FakeServer {port}", daemon=True)
 
@@ -257,7 +301,16 @@ class Engine:
 
     def run(self) -> None:
         """Serve until `stop`: the body of the thread."""
-        asyncio.run(self.serve())
+        try:
+            asyncio.run(self.serve())
+        finally:
+            # The loop is closed and takes nothing more, so these are the last.
+            while self.pending:
+                self.pending.pop().set_exception(Ended())
+            self.rules.clear()
+            self.requests.clear()
+            self.totals.clear()
+            self.puts.clear()
 
     async def serve(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -282,6 +335,7 @@ class Engine:
         self.udp.abort()
         for circuit in list(self.circuits.values()):
             circuit.reset()
+        # The loop's next turn closes them; `joined` resets who comes late.
         while self.circuits:
             await asyncio.sleep(0.001)
 
@@ -300,17 +354,23 @@ class Engine:
         if threading.current_thread() is self.thread:
             return work()
         if not self.thread.is_alive() or os.getpid() != self.owner:
-            raise RuntimeError("the fake server does not run")
+            raise Ended
         assert self.loop is not None
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
 
         def call() -> None:
+            self.pending.discard(future)
             try:
                 future.set_result(work())
             except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
                 future.set_exception(error)
 
-        self.loop.call_soon_threadsafe(call)
+        self.pending.add(future)
+        try:
+            self.loop.call_soon_threadsafe(call)
+        except RuntimeError:  # it is closed
+            self.pending.discard(future)
+            raise Ended from None
         return future.result(20.0)
 
     # -- connections
@@ -319,6 +379,8 @@ class Engine:
         self.began += 1
         circuit.number = self.began
         self.circuits[circuit.number] = circuit
+        if self.over is not None and self.over.is_set():
+            circuit.reset()
         self.tell()
 
     def left(self, circuit: Circuit) -> None:
@@ -377,7 +439,8 @@ class Engine:
                     cut = cut or rule.cuts
             except Exception:
                 log.exception("a script of the fake server failed; its answer stays as it is")
-        self.requests.append(request)
+        self.requests.append(request.shortened())
+        self.totals[frame.command, name] += 1
         self.tell()
         return parts, cut
 

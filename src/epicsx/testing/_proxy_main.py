@@ -30,7 +30,6 @@ HOST = "127.0.0.1"
 TO_SERVER, TO_CLIENT = "to_server", "to_client"
 CHUNK = 1 << 18
 FULL = 1 << 26  # bytes, delayed or throttled, that wait in a direction before it stops reading
-SHOWN = 64  # bytes of a payload that the log keeps
 LOG_SIZE = 100_000
 SLICE = 0.02  # seconds' worth of bytes that a throttled direction writes at once
 LINGER_ZERO = struct.pack("ii", 1, 0)  # closing then resets the connection
@@ -519,9 +518,7 @@ class Proxy(asyncio.DatagramProtocol):
     def note(
         self, direction: str, frame: Frame, channel: str | None, circuit: int, fate: str
     ) -> None:
-        if len(frame.payload) > SHOWN:
-            frame = replace(frame, payload=frame.payload[:SHOWN], size=len(frame.payload))
-        self.log.append((time.monotonic(), circuit, direction, frame, channel, fate))
+        self.log.append((time.monotonic(), circuit, direction, frame.shortened(), channel, fate))
         key = (direction, frame.command, channel, fate)
         self.totals[key] += 1
         for want, left, future in self.waiters:

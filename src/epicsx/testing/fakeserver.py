@@ -13,6 +13,7 @@ forked child nothing runs and nothing is done.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -66,9 +67,9 @@ class Script:
         return self._rule.count
 
     def cancel(self) -> None:
-        """Take it back: from now on nothing happens by it. Its counts stay."""
+        """Take it back: from now on nothing happens by it. Its counts stay. Nothing to do once the server has ended."""
         rules, rule = self._engine.rules, self._rule
-        if rule in rules:
+        with contextlib.suppress(_fakeengine.Ended):
             self._engine.do(lambda: rules.remove(rule) if rule in rules else None)
 
     def __enter__(self) -> Self:
@@ -132,6 +133,7 @@ class FakeServer:
         self.repeater_port: int = repeater_port or free_port()
         self._repeater = Repeater(self.repeater_port) if repeater_port is None else None
         self._engine: Engine | None = None
+        self._finalizer: weakref.finalize[..., Self] | None = None
 
     @property
     def env(self) -> dict[str, str]:
@@ -166,7 +168,7 @@ class FakeServer:
             self.stop()
             raise
         self._engine = engine
-        weakref.finalize(self, engine.stop)
+        self._finalizer = weakref.finalize(self, engine.stop)
         return self
 
     def stop(self) -> None:
@@ -174,6 +176,8 @@ class FakeServer:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.stop()
+        if self._finalizer is not None:
+            self._finalizer.detach()  # it would keep the engine
         if self._repeater is not None:
             self._repeater.stop()
 
@@ -320,7 +324,10 @@ class FakeServer:
         return self._script("halve", _first(after), requests)
 
     def cut(self, after: int = 0, **requests: Any) -> Script:
-        """Reset the circuit when so many bytes of the answer have been sent. Without keywords: all of them, now."""
+        """Reset the circuit when so many bytes of the answer have been sent. Without keywords: all of them, now.
+
+        Bytes that wait for a client to read them have not been sent; the reset waits for them, but not that of all now.
+        """
         if requests or after:
             return self._script("cut", _first(byte_count(after)), requests, cuts=True)
         engine = self._running()
@@ -373,14 +380,16 @@ class FakeServer:
 
     @property
     def requests(self) -> list[Request]:
-        """The last 100 000 requests, and the updates among them, in their order."""
+        """The last 10 000 requests, and the updates among them, in their order; their payloads cut to 64 bytes."""
         engine = self._running()
         return engine.do(lambda: list(engine.requests))
 
     def seen(self, *, command: Commands | None = None, channel: str | None = None) -> int:
-        """How many of those fit."""
+        """How many requests and updates there have been since the start, of these commands and this channel."""
         probe = _probe(command, channel)
-        return sum(probe.fits(request) for request in self.requests)
+        engine = self._running()
+        totals = engine.do(lambda: list(engine.totals.items()))
+        return sum(count for key, count in totals if probe.chooses(*key))
 
     def wait_for(
         self,
@@ -411,7 +420,7 @@ class FakeServer:
 
     def _running(self) -> Engine:
         if self._engine is None or not self._engine.thread.is_alive():
-            raise RuntimeError("the fake server does not run")
+            raise _fakeengine.Ended
         return self._engine
 
     def _script(
