@@ -38,7 +38,7 @@ def main(id: str, face: str, *options: str) -> None:
         if face == "pyepics":
             warnings.simplefilter("ignore")  # of its dependencies, about themselves
         figure = run(room)
-    except Exception as error:
+    except BaseException as error:  # SystemExit, too: a scenario that ends its process has told nothing
         traceback.print_exc()
         room.missed.append(
             str(error) if isinstance(error, AssertionError) and str(error) else repr(error)

@@ -72,6 +72,8 @@ def run(scenario: Scenario, face: str, *, long: bool = False, build: str | None 
         outcome.missed = found["missed"]
         if outcome.ended:
             outcome.ended += " at the end"
+    elif not outcome.ended:
+        outcome.ended = "ends without a result"
     quiet = face == "epicsx" and not (scenario.loud or outcome.missed)
     if quiet and "Traceback" in outcome.stderr:
         outcome.missed.append("a traceback on standard error")

@@ -120,6 +120,11 @@ def test_nothing_of_the_catalogue_is_left_out() -> None:
         ("X5", False, "", ["not within 0.01 s: the impossible"]),
         ("X6", False, "", ["a traceback on standard error"]),
         ("X7", True, "", []),
+        ("X8", False, "", ["SystemExit(0)"]),
+        ("X9", False, "ends without a result", []),
+        ("X10", False, "", ["return code 1", "all: gives 'return code 1'"]),
+        ("X11", True, "", []),
+        ("X12", True, "", []),
     ],
 )
 def test_what_the_runner_makes_of(id: str, held: bool, ended: str, missed: list[str]) -> None:
