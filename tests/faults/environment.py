@@ -357,8 +357,8 @@ def _nonsense(room: Room, face: str) -> Figure:
 @scenario(
     "E3",
     how="variables with nonsense, empty ones, five kinds of junk before the right entry of EPICS_CA_ADDR_LIST",
-    expected="everything works; a warning names each number and each address that is none, with no flood of them; nothing "
-    "is said of BEACON_PERIOD, which clients do not read, of AUTO_ARRAY_BYTES=perhaps, which is NO, or of an empty "
+    expected="everything works; a warning names each number and each address that is none, with no flood of them; "
+    "nothing is said of BEACON_PERIOD, which clients do not read, AUTO_ARRAY_BYTES=perhaps, which is NO, and an empty "
     "MAX_ARRAY_BYTES, which is not set",
     limit=90,
     quick=True,
