@@ -85,7 +85,8 @@ def main() -> int:
                 if not outcome.held:
                     wrong.append(f"{each.id} ({name})")
         report.save(report.load() | fresh)  # another run may have written meanwhile
-    report.PAGE.write_text(report.page(scenarios, report.load()), encoding="utf-8")
+        report.write(scenarios)  # now, should this run be ended before its time
+    report.write(scenarios)
     print(f"written: {report.PAGE.relative_to(report.ROOT)}")
     if missing := report.missing(scenarios):
         print(f"not there: {' '.join(missing)}")

@@ -116,6 +116,11 @@ def page(scenarios: Mapping[str, Scenario], results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write(scenarios: Mapping[str, Scenario]) -> None:
+    """Write the page from the results that are kept."""
+    PAGE.write_text(page(scenarios, load()), encoding="utf-8")
+
+
 def missing(scenarios: Mapping[str, Scenario]) -> list[str]:
     """Which of the catalogue's scenarios are neither there nor explained."""
     there = {number_of(id) for id in scenarios} | set(NOT_RUN)
