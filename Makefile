@@ -29,6 +29,9 @@ FAULTS_ARGS ?=
 DOWNSTREAM_ARGS ?=
 FUZZ_SEEDS ?= 10000
 FUZZ_ARGS ?=
+# what a build in a folder of its own copies
+PACKAGE := $(wildcard src/epicsx/*.py src/epicsx/*.pyi src/epicsx/*/*.py)
+HARDENED := $(CURDIR)/build/hardened
 ASAN := build/asan/lib
 ASAN_TESTS ?= tests/core tests/api/test_images.py tests/ioc/test_fakeserver.py tests/faults
 ASAN_ARGS ?=
@@ -55,8 +58,8 @@ ctest: $(CTESTS)
 parity: $(INSTALLED)  ## one script under pyepics and under epicsx, each difference explained: docs/parity.md
 	$(PY) -m tests.oracle $(PARITY_ARGS)
 
-faults: $(INSTALLED)  ## every fault of the catalogue done to epicsx and to pyepics: docs/reliability.md, docs/put-outcomes.md
-	$(PY) -m tests.faults $(FAULTS_ARGS)
+faults: $(INSTALLED) $(HARDENED)/.built  ## every fault of the catalogue done to epicsx, its hardened build and pyepics: docs/reliability.md, docs/put-outcomes.md
+	$(PY) -m tests.faults --build hardened=$(HARDENED)/lib $(FAULTS_ARGS)
 	$(PY) -m tests.faults.values
 
 ctools:  ## caget and its like from Debian, into build/c-tools, for the tests that compare with them
@@ -78,7 +81,7 @@ coverage: $(TOOLS)  ## lines that the tests run, the compiled files counted too
 	$(PY) tools/coverage_report.py build/coverage $(COVERAGE_ARGS)
 
 # The hardened libca and the extension with AddressSanitizer and UBSan, in a folder that is found before the package.
-$(ASAN)/.built: $(COMPILED) $(wildcard src/epicsx/*.py src/epicsx/*/*.py) | $(TOOLS)
+$(ASAN)/.built: $(COMPILED) $(PACKAGE) | $(TOOLS)
 	EPICSX_EPICS=hardened EPICSX_SANITIZE=address,undefined \
 		$(PY) setup.py -q build --build-base build/asan --build-lib $(ASAN)
 	@touch $@
@@ -95,10 +98,11 @@ bench: $(INSTALLED)  ## the rows of the budget: C, pyepics and epicsx, interleav
 	$(PY) -m benchmarks $(BENCH_ARGS)
 
 # A build of its own: the folder build/hardened/lib is found before the package itself.
-HARDENED := $(CURDIR)/build/hardened
-hardened: $(INSTALLED)  ## libca compiled with guards against bad servers, into build/hardened, and a round trip
-	$(PIP) install -q 'epicsx[dev]'
+$(HARDENED)/.built: $(COMPILED) $(PACKAGE) | $(TOOLS)
 	EPICSX_EPICS=hardened $(PY) setup.py -q build --build-base $(HARDENED) --build-lib $(HARDENED)/lib
+	@touch $@
+
+hardened: $(HARDENED)/.built  ## libca compiled with guards against bad servers, into build/hardened, and a round trip
 	PYTHONPATH=$(HARDENED)/lib $(PY) -m pytest -q -p no:cacheprovider \
 		tests/unit/test_hardened.py tests/unit/test_build.py tests/api/test_get.py tests/api/test_put.py
 

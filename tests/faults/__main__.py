@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import os
-import platform
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -14,6 +12,31 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from faults import report
 from faults.harness import FACES, Outcome, Scenario, catalogue, number_of
 from faults.runner import run
+
+
+def build(text: str) -> tuple[str, str]:
+    """Read NAME=FOLDER, where a built epicsx is."""
+    name, _, folder = text.partition("=")
+    if not name or not folder or name in FACES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FOLDER, with a name but {FACES}")
+    if not (Path(folder) / "epicsx" / "__init__.py").is_file():
+        raise argparse.ArgumentTypeError(f"there is no epicsx in {folder!r}")
+    return name, str(Path(folder).resolve())
+
+
+def asked(scenarios: Mapping[str, Scenario], ids: Sequence[str]) -> list[Scenario]:
+    """The scenarios of these ids, numbers or letters; all, without.
+
+    Raises
+    ------
+    ValueError
+        One of them is none.
+    """
+    names = {id: {id, id[0], number_of(id)} for id in scenarios}
+    unknown = [id for id in ids if not any(id in each for each in names.values())]
+    if unknown:
+        raise ValueError(f"no such scenario: {' '.join(unknown)}")
+    return [scenarios[id] for id, each in names.items() if not ids or each & set(ids)]
 
 
 def main() -> int:
@@ -32,16 +55,18 @@ def main() -> int:
         metavar="NAME=FOLDER",
         action="append",
         default=[],
-        type=lambda text: tuple(text.split("=", 1)),
+        type=build,
         help="run under another build of epicsx, too: 'hardened' for what stock libca cannot hold",
+    )
+    parser.add_argument(
+        "--page", action="store_true", help="run nothing; write the page from the results"
     )
     given = parser.parse_args()
     scenarios = catalogue()
-    chosen = [
-        each
-        for each in scenarios.values()
-        if not given.ids or {each.id, each.id[0], number_of(each.id)} & set(given.ids)
-    ]
+    try:
+        chosen = [] if given.page else asked(scenarios, given.ids)
+    except ValueError as error:
+        parser.error(str(error))
     fresh: report.Results = {}
     wrong = []
     for each in chosen:
@@ -60,15 +85,8 @@ def main() -> int:
                 if not outcome.held:
                     wrong.append(f"{each.id} ({name})")
         report.save(report.load() | fresh)  # another run may have written meanwhile
-    results = report.load()
-    text = report.page(
-        scenarios,
-        results,
-        builds=sorted({key.partition("/")[2] for key in results} - set(FACES)),
-        pyepics=importlib.metadata.version("pyepics"),
-        machine=f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
-    )
-    report.PAGE.write_text(text, encoding="utf-8")
+        report.write(scenarios)  # now, should this run be ended before its time
+    report.write(scenarios)
     print(f"written: {report.PAGE.relative_to(report.ROOT)}")
     if missing := report.missing(scenarios):
         print(f"not there: {' '.join(missing)}")

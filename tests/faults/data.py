@@ -51,8 +51,8 @@ def torn(array: Any) -> bool:
 
 
 def gaps(values: Sequence[float]) -> int:
-    """How many numbers of a counter are missing."""
-    return int(values[-1] - values[0]) + 1 - len(set(values)) if values else 0
+    """How many numbers of a counter are missing; in which order the others came is not asked."""
+    return int(max(values) - min(values)) + 1 - len(set(values)) if values else 0
 
 
 def whole(counts: Any) -> bool:

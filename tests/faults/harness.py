@@ -161,7 +161,11 @@ class Outcome:
     held : bool, what was expected came, and the process ended well
     text : str, the figure
     missed : list of str, what was not as expected
-    ended : str, how its process ended: "" if it returned 0, else "hangs", "SIGSEGV", "return code 1"
+    ended : str, how its process ended: "" if it returned 0 and told a result, else "hangs", "SIGSEGV", "return code 1",
+        "ends without a result"
+    measured : str, the day, as 2026-11-26
+    long : bool, it was the long form
+    library, machine : str, what was run, as "pyepics 3.5.10", and on what
     """
 
     id: str
@@ -173,6 +177,10 @@ class Outcome:
     ended: str = ""
     seconds: float = 0.0
     stderr: str = ""
+    measured: str = ""
+    long: bool = False
+    library: str = ""
+    machine: str = ""
 
     @property
     def said(self) -> str:

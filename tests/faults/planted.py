@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 
+from faults import environment
 from faults.harness import Figure, scenario
 from faults.room import Room
 
@@ -52,3 +53,35 @@ def x6(room: Room) -> Figure:
 def x7(room: Room) -> Figure:
     print("unasked")
     return Figure("done", seconds=1.5)
+
+
+@scenario("X8", how="ends its process by an exception", expected="a failure", limit=20)
+def x8(room: Room) -> Figure:
+    raise SystemExit(0)
+
+
+@scenario("X9", how="ends its process without a word", expected="a failure", limit=20)
+def x9(room: Room) -> Figure:
+    os._exit(0)
+
+
+@scenario("X10", how="its client ends with return code 1", expected="a failure", limit=40)
+def x10(room: Room) -> Figure:
+    return Figure(environment.tried(room, "epicsx", "x", "all", "sys.exit(1)", False))
+
+
+@scenario("X11", how="its client may not be prepared", expected="no failure", limit=40)
+def x11(room: Room) -> Figure:
+    return Figure(environment.tried(room, "epicsx", "x", "all", "sys.exit(REFUSED)", False))
+
+
+@scenario(
+    "X12",
+    how="needs its environment",
+    expected="no failure",
+    limit=20,
+    env={"EPICS_CA_CONN_TMO": "2", "PLANTED": "yes"},
+)
+def x12(room: Room) -> Figure:
+    assert os.environ["EPICS_CA_CONN_TMO"] == "2"
+    return Figure(os.environ["PLANTED"])

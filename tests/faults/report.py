@@ -1,17 +1,22 @@
-"""docs/reliability.md: every scenario with what was expected, and what epicsx and pyepics did."""
+"""docs/reliability.md: every scenario with what was expected, and what epicsx and pyepics did.
+
+The page is written from docs/reliability.json, which is committed with it: a run replaces the outcomes of what it has
+run, and no other.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 
-from faults.harness import Outcome, Scenario, number_of
+from faults.harness import FACES, Outcome, Scenario, number_of
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "reliability.md"
-RESULTS = ROOT / "build" / "faults.json"
+RESULTS = PAGE.with_suffix(".json")
 
 LETTERS = {
     "C": ("Connection", 15),
@@ -37,7 +42,7 @@ Results = dict[str, Outcome]
 _INTRO = """# Reliability
 
 Servers die, hang, come back as something else, or send nonsense; programs fork, exit and block. Each row below does one
-such thing to a client and says what came of it, under epicsx and under pyepics {pyepics}. This page is written by
+such thing to a client and says what came of it, under epicsx and under {pyepics}. This page is written by
 `make faults`.
 
 How to read it. A figure alone means that all that was expected came. **Not held** stands before what did not; **hangs**
@@ -47,8 +52,10 @@ scenario makes no sense there, with the reason.
 How it was made. Each scenario ran in a process of its own, for each library anew, with a hard limit after which the
 process is killed. Servers are EPICS base's soft IOCs, a proxy that cuts, stalls and drops by rules, and a scripted
 server for nonsense; all on 127.0.0.1, with ports of their own. Where a peer goes silent `EPICS_CA_CONN_TMO` is 2 s, so
-that Channel Access finds out after 7 s instead of 35. Times are from one run on one machine, under load
-({machine}); they tell orders of magnitude. The code is in `tests/faults`, one function a row.
+that Channel Access finds out after 7 s instead of 35. Each result is that of its last run, on the day that the last
+column tells, under load ({machine}); times tell orders of magnitude.
+The column of the hardened build has what a stock libca is known not to hold, and all hostile servers
+([what it guards](hardened.md)). The code is in `tests/faults`, one function a row.
 
 {totals}
 """
@@ -72,23 +79,21 @@ def _plain(text: str) -> str:
     return text
 
 
-def page(
-    scenarios: Mapping[str, Scenario],
-    results: Results,
-    *,
-    builds: Iterable[str] = (),
-    pyepics: str = "",
-    machine: str = "",
-) -> str:
+def page(scenarios: Mapping[str, Scenario], results: Results) -> str:
     """The page, from what has been run."""
-    held = [_count(scenarios, results, face) for face in ("epicsx", "pyepics")]
+    builds = sorted({key.partition("/")[2] for key in results} - set(FACES))
     totals = "; ".join(
-        f"{name} held {good} of {run}"
-        for name, (good, run) in zip(("epicsx", "pyepics"), held, strict=True)
+        f"{_named(face)} held {good} of {run}"
+        for face in ("epicsx", *builds, "pyepics")
+        for good, run in (_count(scenarios, results, face),)
     )
+    machines = sorted({each.machine for each in results.values()} - {""})
+    versions = sorted({each.library for each in results.values() if each.face == "pyepics"} - {""})
     lines = [
         _INTRO.format(
-            pyepics=pyepics, machine=machine, totals=f"Of the scenarios that were run, {totals}."
+            pyepics=" and ".join(versions) or "pyepics",
+            machine="; ".join(machines),
+            totals=f"Of the scenarios that were run, {totals}.",
         )
     ]
     for letter, (heading, _) in LETTERS.items():
@@ -96,10 +101,12 @@ def page(
         if not rows:
             continue
         faces = ["epicsx", *_builds_of(rows, results, builds), "pyepics"]
-        heads = ["", "what is done", "expected", *(_named(face) for face in faces)]
+        heads = ["", "what is done", "expected", *(_named(face) for face in faces), "measured"]
         lines += [f"## {heading}\n", "| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
         for row in rows:
-            cells = [cell(row, results.get(f"{row.id}/{face}"), face) for face in faces]
+            there = [results.get(f"{row.id}/{face}") for face in faces]
+            cells = [cell(row, *each) for each in zip(there, faces, strict=True)]
+            cells.append(_measured(there, faces))
             lines.append(
                 "| " + " | ".join([row.id, _plain(row.how), _plain(row.expected), *cells]) + " |"
             )
@@ -107,6 +114,11 @@ def page(
     lines += ["## What is not run here\n"]
     lines += [f"- {id}: {why}." for id, why in NOT_RUN.items()]
     return "\n".join(lines) + "\n"
+
+
+def write(scenarios: Mapping[str, Scenario]) -> None:
+    """Write the page from the results that are kept."""
+    PAGE.write_text(page(scenarios, load()), encoding="utf-8")
 
 
 def missing(scenarios: Mapping[str, Scenario]) -> list[str]:
@@ -118,6 +130,18 @@ def missing(scenarios: Mapping[str, Scenario]) -> list[str]:
 
 def _builds_of(rows: list[Scenario], results: Results, builds: Iterable[str]) -> list[str]:
     return [name for name in builds if any(f"{row.id}/{name}" in results for row in rows)]
+
+
+def _measured(outcomes: list[Outcome | None], faces: list[str]) -> str:
+    """The day of a row's results, and which are of the long form; of each by itself where they differ."""
+    days = {
+        _named(face): outcome.measured + (", long form" if outcome.long else "")
+        for outcome, face in zip(outcomes, faces, strict=True)
+        if outcome is not None
+    }
+    if len(set(days.values())) == 1:
+        return next(iter(days.values()))
+    return "; ".join(f"{face}: {day}" for face, day in days.items()) or "-"
 
 
 def _named(face: str) -> str:
@@ -137,8 +161,24 @@ def load(path: Path = RESULTS) -> Results:
     return {key: Outcome(**outcome) for key, outcome in found.items()}
 
 
+def _kept(outcome: Outcome) -> dict[str, object]:
+    """What is kept of an outcome: no standard error, and no path of the machine."""
+    told = {
+        field.name: getattr(outcome, field.name)
+        for field in fields(outcome)
+        if field.name != "stderr"
+    }
+    told["text"], *told["missed"] = map(_without_paths, (outcome.text, *outcome.missed))
+    return told
+
+
+def _without_paths(text: str) -> str:
+    return text.replace(sys.prefix, "(Python)").replace(str(ROOT), ".")
+
+
 def save(results: Results, path: Path = RESULTS) -> None:
     """Keep outcomes for `load`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = {key: asdict(outcome) for key, outcome in results.items()}
-    path.write_text(json.dumps(told, indent=1), encoding="utf-8")
+    told = {key: _kept(results[key]) for key in sorted(results)}
+    text = json.dumps(told, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -1,7 +1,8 @@
 """Runs one scenario in this process: `python -m tests.faults.run ID epicsx|pyepics [--long]`.
 
-Its last line of standard output is a JSON object: text, numbers, missed. All else that is printed goes to standard
-error.
+It first starts itself anew, in the environment that the scenario asks for. The last line of standard output is a JSON
+object: text, numbers, missed, package (the folder of the epicsx that was imported). All else that is printed goes to
+standard error.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import faulthandler
 import importlib
 import json
 import os
+import subprocess
 import sys
 import traceback
 import warnings
@@ -17,8 +19,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from faults.harness import MODULES, SCENARIOS, Figure, catalogue
+import epicsx
+from faults.harness import MODULES, SCENARIOS, Figure, Scenario, catalogue
 from faults.room import Room
+from faults.runner import ROOT, command, environment
+
+
+def found(id: str) -> Scenario:
+    """The scenario: one of the catalogue, or of those for the test of the runner."""
+    if id[0] not in MODULES:
+        importlib.import_module("faults.planted")
+    return {**SCENARIOS, **catalogue()}[id]
+
+
+def alone(id: str, face: str, *options: str) -> int:
+    """Run it in its environment; the return code of its process."""
+    env = environment(found(id))
+    return subprocess.run(command(id, face, *options), env=env, cwd=ROOT, check=False).returncode
 
 
 def main(id: str, face: str, *options: str) -> None:
@@ -26,9 +43,7 @@ def main(id: str, face: str, *options: str) -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     faulthandler.enable()
-    if id[0] not in MODULES:
-        importlib.import_module("faults.planted")
-    chosen = {**SCENARIOS, **catalogue()}[id]
+    chosen = found(id)
     run = chosen.function(face)
     if run is None:
         raise SystemExit(f"{id} has nothing for {face}")
@@ -38,17 +53,21 @@ def main(id: str, face: str, *options: str) -> None:
         if face == "pyepics":
             warnings.simplefilter("ignore")  # of its dependencies, about themselves
         figure = run(room)
-    except Exception as error:
+    except BaseException as error:  # who ends the process, by SystemExit, has told no result
         traceback.print_exc()
         room.missed.append(
             str(error) if isinstance(error, AssertionError) and str(error) else repr(error)
         )
     finally:
         told = {"text": figure.text, "numbers": figure.numbers, "missed": room.missed}
+        told["package"] = str(Path(epicsx.__file__).resolve().parent)
         out.write(json.dumps(told) + "\n")
         out.close()
         room.close()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1] == "--prepared":
+        main(*sys.argv[2:])
+    else:
+        sys.exit(alone(*sys.argv[1:]))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import importlib.metadata
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -12,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import epicsx
 from faults.harness import Outcome, Scenario
 
 ROOT = Path(__file__).parent.parent.parent
@@ -26,22 +30,23 @@ def run(scenario: Scenario, face: str, *, long: bool = False, build: str | None 
     build : str, optional
         A folder with another build of epicsx, put before all else on the module path.
     """
-    command = [sys.executable, "-X", "faulthandler", "-m", "tests.faults.run", scenario.id, face]
-    command += ["--long"] if long else []
-    env = {name: text for name, text in os.environ.items() if not name.startswith("EPICS")}
-    env.pop("PYEPICS_LIBCA", None)
-    env.pop("PYTHONWARNINGS", None)
+    outcome = Outcome(
+        scenario.id,
+        face,
+        measured=datetime.date.today().isoformat(),
+        long=long,
+        library=f"{face} {epicsx.__version__ if face == 'epicsx' else importlib.metadata.version(face)}",
+        machine=f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
+    )
     try:
-        env |= scenario.environment()
+        env = environment(scenario, build)
     except (OSError, subprocess.CalledProcessError) as error:  # no compiler for the clock shim
-        return Outcome(scenario.id, face, missed=[f"not run: {error}"])
-    if build is not None:
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, (build, env.get("PYTHONPATH"))))
-    outcome = Outcome(scenario.id, face)
+        outcome.missed.append(f"not run: {error}")
+        return outcome
     began = time.monotonic()
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
-            command,
+            command(scenario.id, face, *(["--long"] if long else [])),
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
@@ -70,13 +75,34 @@ def run(scenario: Scenario, face: str, *, long: bool = False, build: str | None 
         found = json.loads(told.splitlines()[-1])
         outcome.text, outcome.numbers = found["text"], found["numbers"]
         outcome.missed = found["missed"]
+        if build is not None and Path(found["package"]).parent != Path(build).resolve():
+            outcome.missed.append(f"not of this build, but of {found['package']}")
         if outcome.ended:
             outcome.ended += " at the end"
+    elif not outcome.ended:
+        outcome.ended = "ends without a result"
     quiet = face == "epicsx" and not (scenario.loud or outcome.missed)
     if quiet and "Traceback" in outcome.stderr:
         outcome.missed.append("a traceback on standard error")
     outcome.held = not (outcome.missed or outcome.ended)
     return outcome
+
+
+def command(id: str, face: str, *options: str) -> list[str]:
+    """What runs a scenario in the `environment` of that scenario."""
+    run = [sys.executable, "-X", "faulthandler", "-m", "tests.faults.run"]
+    return [*run, "--prepared", id, face, *options]
+
+
+def environment(scenario: Scenario, build: str | None = None) -> dict[str, str]:
+    """The environment of a scenario's process: nothing of EPICS but its own."""
+    env = {name: text for name, text in os.environ.items() if not name.startswith("EPICS")}
+    env.pop("PYEPICS_LIBCA", None)
+    env.pop("PYTHONWARNINGS", None)
+    env |= scenario.environment()
+    if build is not None:
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (build, env.get("PYTHONPATH"))))
+    return env
 
 
 def _named(code: int) -> str:
