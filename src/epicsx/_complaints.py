@@ -2,8 +2,8 @@
 
 Threads
     Any. A program's handlers and filters run in the thread that logs: the dispatcher, which serves everybody, or a
-    user's. What they raise is shown as logging shows it, on stderr, and goes no further. Without locks: one that another
-    thread holds would be held for ever in a forked child; two threads at once may count one failure once.
+    user's. What they raise is shown as logging shows it, on stderr, and goes no further. Without locks: one that
+    another thread holds would be held for ever in a forked child; two threads at once may count one failure once.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def tell(log: logging.Logger, level: int, text: str, *args: object, failure: boo
     """Log it, with the traceback that is being handled if it is a `failure`; never raises an Exception."""
     try:
         log.log(level, text, *args, exc_info=failure)
-    except Exception:
+    except Exception:  # noqa: BLE001 - of the program's handlers and filters
         if logging.raiseExceptions and sys.stderr is not None:
             with contextlib.suppress(Exception):
-                print("--- epicsx: a handler or filter of the log failed ---", file=sys.stderr)
+                sys.stderr.write("--- epicsx: a handler or filter of the log failed ---\n")
                 traceback.print_exc()
 
 
@@ -42,7 +42,8 @@ class Failures:
     clock = staticmethod(time.monotonic)
 
     def __init__(self) -> None:
-        self._seen: dict[object, tuple[float, float, int]] = {}  # when, what may be logged, what was not
+        # of each kind: when it failed last, how many may be logged, how many were not
+        self._seen: dict[object, tuple[float, float, int]] = {}
 
     def due(self, what: str) -> int | None:
         """How many of the present exception's kind were left out before it; None if it is left out, too."""

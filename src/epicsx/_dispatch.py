@@ -121,7 +121,7 @@ class _Repeated(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         try:
             text = record.getMessage()
-        except Exception:  # its arguments do not fit: for the handler to say
+        except Exception:  # noqa: BLE001 - its arguments do not fit: for the handler to say
             return True
         now = self.clock()
         began, count = self._seen.pop(text, (now, 0))

@@ -43,7 +43,7 @@ class _Escaping(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         try:
             message = record.getMessage()
-        except Exception:  # its arguments do not fit: the handler says so, and where it was logged
+        except Exception:  # noqa: BLE001 - its arguments do not fit: the handler says so, and where
             return True
         if not message.isprintable():
             record.msg, record.args = printable(message), ()
