@@ -181,6 +181,7 @@ struct ex_lane {
         unsigned priority, users;
         int64_t silent_since;    /* it answers nothing, though its connection stands; 0: not so */
         int64_t spared_until;    /* it was left for dead not long ago */
+        unsigned ended;          /* how often its connection has ended while it was silent */
         char host[1];
     } *circuits;
     unsigned circuits_used;      /* those with users: channels that libca has connected there */
@@ -208,6 +209,7 @@ struct ex_lane {
     ex_atomic_int barrier;       /* circuits that have not yet answered the last question */
     struct ex_worker { int64_t since; ex_channel *channel; } workers[3];
     uint64_t server_errors;
+    int steady_clock;            /* libca's timers do not follow the system's clock: the hardened build */
     int64_t clock_seen;          /* the wall clock minus the monotonic one, at the last look; 0: never looked */
     int64_t clock_stepped;       /* the sum of its steps */
     uint64_t clock_steps;
@@ -229,7 +231,9 @@ struct ex_channel {
     chid id;
     char *name;
     unsigned priority;
-    int state, type, reading, writing, tainted;
+    int state, type, reading, writing;
+    int tainted;                 /* it was silent there: what is cancelled now libca does not cancel at the server */
+    unsigned tainted_in;         /* `ended` of the circuit then */
     unsigned long count;
     const char *host;
     struct ex_circuit *circuit;  /* where libca has it, NULL: nowhere */

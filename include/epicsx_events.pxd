@@ -89,6 +89,7 @@ cdef extern from "epicsx_events.h" nogil:
         unsigned leaving
         unsigned deferred
         int64_t dead_after
+        int steady_clock
         uint64_t dead_circuits
         int64_t clock_stepped
         uint64_t clock_steps

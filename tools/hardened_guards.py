@@ -470,21 +470,6 @@ GUARDS: tuple[Guard, ...] = (
             ),
         ),
     ),
-    Guard(
-        "user-timeout",
-        (
-            after(CA + "tcpiiu.cpp", "#include <stdlib.h>\n", "#include <netinet/tcp.h>\n"),
-            before(
-                CA + "tcpiiu.cpp",
-                "    // load message queue with messages informing server\n",
-                "#ifdef TCP_USER_TIMEOUT\n    {\n"
-                "        double wait = 1000.0 * ( 2.0 * connectionTimeout + 10.0 );\n"
-                "        unsigned ms = wait < 1e9 ? static_cast < unsigned > ( wait ) : 1000000000u;\n"
-                "        setsockopt ( this->sock, IPPROTO_TCP, TCP_USER_TIMEOUT,\n"
-                "            ( char * ) & ms, sizeof ( ms ) );\n    }\n#endif\n\n",
-            ),
-        ),
-    ),
     # ------------------------------------------------------------------------------ speed
     Guard(
         "fast-swap",

@@ -29,8 +29,7 @@ cdef class Core:
     cdef readonly str name
     cdef readonly int priority
     cdef list listeners
-    cdef int64_t complained             # when a failing callback was last logged in full
-    cdef uint64_t unsaid                # how many have failed since
+    cdef object failures                # of callbacks, as the log has them
     cdef ex_sub *control_sub
     cdef object control_seen
     cdef object bulk                    # its channel in the bulk lane, once something large needed one

@@ -32,6 +32,7 @@ from caerr cimport (ECA_CHANDESTROY, ECA_DISCONN, ECA_NORDACCESS, ECA_NORMAL, EC
 from epicsx_events cimport *
 from epicsx_sinks cimport *
 
+from epicsx._complaints import Failures, tell
 from epicsx._linkage import MODE
 from epicsx.counts import ChannelStats, Counts
 from epicsx.enums import DBE
@@ -236,6 +237,7 @@ cdef class Context:
         environment()
         start_repeater()
         self.lane.dead_after = dead_after()
+        self.lane.steady_clock = MODE == "hardened"
         how.errlog = MODE == "bundled"
         how.deadline = ex_now() + 5_000_000_000
         with nogil:
@@ -404,7 +406,7 @@ cdef int value_failed(ex_taken *t, object name) except -1:
     if ch.py != NULL:
         return (<Core> ch.py).failed("callback", name)
     ex_channel_failed(ch)
-    log.exception("callback of '%s' failed", name)
+    tell(log, logging.ERROR, "callback of '%s' failed", name, failure=True)
     return 0
 
 
@@ -447,20 +449,14 @@ cdef class Core:
         return 0
 
     cdef int failed(self, object what, object name) except -1:
-        """A user's callback has raised: count it, and log it with its traceback.
-
-        Of one that fails at each of thousands of updates a second the first ten are logged, then one a second.
-        """
-        cdef int64_t now = ex_now()
-        if not self.state_of_fork():
-            ex_channel_failed(self.ch)
-        if self.ch.callback_errors > 10 and now - self.complained < 1_000_000_000:
-            self.unsaid += 1
-            return 0
-        more = f"; {self.unsaid} more since the last that was logged" if self.unsaid else ""
-        self.complained = now
-        self.unsaid = 0
-        log.exception("%s of '%s' failed%s", what, name, more)
+        """A user's callback has raised: count it, and log it with its traceback, if `Failures` lets it."""
+        ex_channel_failed(self.ch)
+        if self.failures is None:
+            self.failures = Failures()
+        unsaid = self.failures.due(what)
+        if unsaid is not None:
+            tell(log, logging.ERROR, "%s of '%s' failed%s", what, name,
+                 f"; {unsaid} more since the last that was logged" if unsaid else "", failure=True)
         return 0
 
     cdef bint state_of_fork(self) noexcept:
@@ -510,7 +506,7 @@ cdef class Core:
 
     @property
     def stats(self) -> ChannelStats:
-        """One consistent copy of the channel's counts, over all its subscriptions."""
+        """One consistent copy of the channel's counts, over all its subscriptions; zeros after fork()."""
         cdef ex_tally t
         ex_tally_of_channel(self.ch, &t)
         c = t.counts
@@ -819,7 +815,7 @@ def callback_failed(Core core, str name, str what="callback") -> None:
     if core is not None:
         core.failed(what, name)
     else:
-        log.exception("%s of '%s' failed", what, name)
+        tell(log, logging.ERROR, "%s of '%s' failed", what, name, failure=True)
 
 
 cdef int check_mask(str name, long mask) except -1:

@@ -139,7 +139,7 @@ cdef class Subscription:
 
     @property
     def stats(self) -> Counts:
-        """One consistent copy of the counts: received == delivered + merged + dropped + pending."""
+        """One consistent copy of the counts: received == delivered + merged + dropped + pending. Zeros after fork()."""
         cdef ex_counts c
         if self.h == NULL:
             return Counts(0, 0, 0, 0, 0)

@@ -371,6 +371,31 @@ static void fell_silent(ex_lane *lane, struct ex_circuit *c)
     ex_signal(&lane->plan);
 }
 
+/* libca tells of the end of a silent circuit by ECA_DISCONN with the name of its host, and not its channels: they are
+ * told already (tcpiiu::disconnectAllChannels). Of several circuits to one host nobody can tell which it was: then all is
+ * left as it was. Lane lock held. */
+static void circuit_ended(ex_lane *lane, const char *host)
+{
+    struct ex_circuit *c, *found = NULL;
+    for (c = lane->circuits; c; c = c->next) {
+        if ((!c->users && !c->silent_since) || strcmp(c->host, host))
+            continue;
+        if (found)
+            return;
+        found = c;
+    }
+    if (!found || !found->silent_since)
+        return;
+    found->silent_since = 0;
+    found->ended++;
+}
+
+/* Whether it fell silent on that circuit, and that still stands. Lane lock held. */
+static int tainted_by(const ex_channel *ch, const struct ex_circuit *c)
+{
+    return ch->tainted && c && ch->host == c->host && ch->tainted_in == c->ended;
+}
+
 /* Whether libca has it on that circuit: it was connected there, or its server never answered. Lane lock held on entry
  * and exit, let go around libca; the caller's `in_call` keeps the chid. */
 static int is_there(ex_channel *ch, const struct ex_circuit *c)
@@ -378,7 +403,7 @@ static int is_there(ex_channel *ch, const struct ex_circuit *c)
     char host[64];
     if (ch->priority != c->priority)
         return 0;
-    if (ch->tainted && ch->host == c->host)
+    if (tainted_by(ch, c))
         return 1;
     host[0] = 0;
     ex_unlock(&ch->lane->lock);
@@ -515,6 +540,8 @@ void ex_on_connection(struct connection_handler_args args)
         ch->writing = writing;
         ex_unlock(&lane->access_lock);
         if (ch->wanted) {
+            if (!tainted_by(ch, circuit))
+                ch->tainted = 0;         /* another circuit: its server knows nothing of the old one */
             ch->host = circuit ? circuit->host : "";
             ch->type = type;
             ch->count = count;
@@ -545,8 +572,9 @@ void ex_on_connection(struct connection_handler_args args)
             if (ch->reading || ch->writing)
                 lost = 1;
             ch->reading = ch->writing = 0;
+            ch->tainted = circuit_unresponsive;   /* then the server goes on streaming; a clear would not tell it */
             if (circuit_unresponsive) {
-                ch->tainted = 1;         /* the server goes on streaming; a clear would not tell it */
+                ch->tainted_in = circuit ? circuit->ended : 0;
                 ch->unresponsive++;
                 fell_silent(lane, circuit);
             }
@@ -598,6 +626,11 @@ void ex_on_exception(struct exception_handler_args args)
     if (!lane || ex_load(&lane->closing))
         return;
     circuit_unresponsive = args.stat == ECA_UNRESPTMO;
+    if (args.stat == ECA_DISCONN && args.ctx) {
+        ex_lock(&lane->lock);
+        circuit_ended(lane, args.ctx);
+        ex_unlock(&lane->lock);
+    }
     if (args.chid) {
         ex_channel *ch = (ex_channel *)ex_libca.puser(args.chid);
         if (ch) {

@@ -27,6 +27,7 @@ from epicsx._sample cimport Sample, pyepics_value
 from epicsx_events cimport (EX_HEADER, EX_NOTE_COMPLETION, EX_NOTE_CONNECTION, EX_NOTE_LARGE, EX_NOTE_LOG,
                             EX_NOTE_VALUE, ex_block, ex_block_unref, ex_now_coarse, ex_taken, ex_tally)
 
+from epicsx._complaints import tell
 from epicsx._printable import printable
 from epicsx.counts import PVStats
 from epicsx.errors import message
@@ -91,49 +92,55 @@ def drain(Context context, int limit=1000) -> int:
     """Deliver what waits in the lane, oldest first, at most `limit` notes; how many there were."""
     cdef ex_taken t
     cdef int n = 0
-    cdef Subscription s
-    cdef Request q
     cdef int64_t now, since = ex_now_coarse()
     batch_begins(context)
     while n < limit and take(context, &t):
         n += 1
         context.calling_since = since
         try:
-            if t.kind == EX_NOTE_VALUE:
-                if t.py != NULL:
-                    s = <Subscription> t.py
-                    try:
-                        s.deliver(&t)
-                    except BaseException:    # also sys.exit(): it must not end the thread that serves everybody
-                        value_failed(&t, s.name)
-            elif t.kind == EX_NOTE_COMPLETION:
-                if t.py != NULL:
-                    q = <Request> t.py       # a reference: finish() lets go of what may be the last one
-                    try:
-                        q.finish()
-                    except BaseException:
-                        q.core.failed("callback of a request", q.core.name)
-                    q = None
-            elif t.kind == EX_NOTE_LARGE:
-                if t.py != NULL:
-                    s = <Subscription> t.py
-                    try:
-                        s.move()
-                    except Exception:
-                        log.exception("the updates of '%s' have not come", s.name)
-            elif t.kind == EX_NOTE_LOG:
-                log_note(t.a, <const char *> t.subject)
-            elif t.py != NULL:
-                news(<Core> t.py, t.kind, t.a, t.b)
+            deliver_note(&t)
             now = ex_now_coarse()        # the end of this one is the beginning of the next
             if now - since > context.longest_call:
                 context.longest_call = now - since
                 context.slowest = taken_name(&t)
             since = now
+        except BaseException:            # the last resort: this thread serves everybody
+            tell(log, logging.ERROR, "a delivery failed", failure=True)
         finally:
             context.calling_since = 0
             taken_done(&t)
     return n
+
+
+cdef int deliver_note(ex_taken *t) except -1:
+    """One note, to whom it concerns. What users' callbacks raise, also sys.exit(), is told and ends here."""
+    cdef Subscription s
+    cdef Request q
+    if t.kind == EX_NOTE_LOG:
+        return log_note(t.a, <const char *> t.subject)
+    if t.py == NULL:
+        return 0
+    if t.kind == EX_NOTE_VALUE:
+        s = <Subscription> t.py
+        try:
+            s.deliver(t)
+        except BaseException:
+            value_failed(t, s.name)
+    elif t.kind == EX_NOTE_COMPLETION:
+        q = <Request> t.py               # a reference: finish() lets go of what may be the last one
+        try:
+            q.finish()
+        except BaseException:
+            q.core.failed("callback of a request", q.core.name)
+    elif t.kind == EX_NOTE_LARGE:
+        s = <Subscription> t.py
+        try:
+            s.move()
+        except Exception:
+            tell(log, logging.ERROR, "the updates of '%s' have not come", s.name, failure=True)
+    else:
+        news(<Core> t.py, t.kind, t.a, t.b)
+    return 0
 
 
 cdef int news(Core core, int kind, int a, int b) except -1:
@@ -169,7 +176,7 @@ cdef int log_note(int level, const char *text) except -1:
         hooks["message"](printable(whole, "\n\t"))
     what = printable(what.strip())
     if what:
-        where.log(level, "%s", f"'{printable(name)}': {what}" if name else what)
+        tell(where, level, "%s", f"'{printable(name)}': {what}" if name else what)
     return 0
 
 

@@ -103,7 +103,7 @@ class _Repeated(logging.Filter):
     """Of one text, so many are logged in so many seconds; the first one after that says how many were not.
 
     libca complains once for each 16 kB of an array that it discards (tcpiiu::processIncoming of tcpiiu.cpp). What
-    users' callbacks raise is counted by the core (`Core.failed`).
+    users' callbacks raise is counted by the core (`Failures` of _complaints.py).
 
     Threads: the dispatchers of all lanes log. Two at the same time may count one text once; a lock that one of them
     holds would be held for ever in a forked child.
@@ -119,7 +119,10 @@ class _Repeated(logging.Filter):
         self._seen: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 - its arguments do not fit: for the handler to say
+            return True
         now = self.clock()
         began, count = self._seen.pop(text, (now, 0))
         if now - began > self.SECONDS:

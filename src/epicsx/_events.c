@@ -437,14 +437,18 @@ void ex_sub_unref(ex_sub *sub)
 
 ex_block *ex_sub_newest(ex_sub *sub, int *fresh)
 {
+    ex_lane *lane = sub->channel->lane;
+    const int ours = lane->generation == ex_load(&ex_generation);
     ex_block *b;
-    ex_lock(&sub->channel->lane->lock);
+    if (ours)                            /* in a forked child a thread that is not there may hold it; nobody else is there */
+        ex_lock(&lane->lock);
     b = sub->newest;
     if (b)
         ex_block_ref(b);
     if (fresh)
         *fresh = sub->fresh;
-    ex_unlock(&sub->channel->lane->lock);
+    if (ours)
+        ex_unlock(&lane->lock);
     return b;
 }
 

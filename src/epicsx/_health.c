@@ -5,7 +5,9 @@
  *
  * Lifetime
  *   What a channel has counted when it is freed goes to its lane: sums never fall. `census` keeps a channel from being
- *   freed while they are added up, so that each is in the sum once; the lane's lock is let go now and then meanwhile. */
+ *   freed while they are added up, so that each is in the sum once; the lane's lock is let go now and then meanwhile.
+ *   A forked child has the parent's counts, and may have them half-way, their lock held by a thread that is not there:
+ *   of what was made before the fork it gets zeros. */
 #include "epicsx_events.h"
 
 #include "epicsx_sinks.h"
@@ -29,12 +31,17 @@ static void add_handle(ex_tally *t, const ex_handle *h)
         t->oldest = h->oldest->since;
 }
 
+static int before_fork(const ex_lane *lane) { return lane->generation != ex_load(&ex_generation); }
+
 void ex_tally_of_handle(ex_handle *h, ex_tally *out)
 {
+    ex_lane *lane = h->sub->channel->lane;
     memset(out, 0, sizeof *out);
-    ex_lock(&h->sub->channel->lane->lock);
+    if (before_fork(lane))
+        return;
+    ex_lock(&lane->lock);
     add_handle(out, h);
-    ex_unlock(&h->sub->channel->lane->lock);
+    ex_unlock(&lane->lock);
 }
 
 void ex_handle_counts(ex_handle *h, ex_counts *out)
@@ -66,6 +73,9 @@ static void tally(const ex_channel *ch, ex_tally *t)
 
 void ex_tally_of_channel(ex_channel *ch, ex_tally *out)
 {
+    memset(out, 0, sizeof *out);
+    if (before_fork(ch->lane))
+        return;
     ex_lock(&ch->lane->lock);
     tally(ch, out);
     ex_unlock(&ch->lane->lock);
@@ -97,6 +107,8 @@ void ex_tally_add(ex_tally *sum, const ex_tally *more)
 
 void ex_channel_failed(ex_channel *ch)
 {
+    if (before_fork(ch->lane))
+        return;
     ex_lock(&ch->lane->lock);
     ch->callback_errors++;
     ex_unlock(&ch->lane->lock);
@@ -164,8 +176,9 @@ void ex_lane_health(ex_lane *lane, ex_health *out)
 /* Below this it is a clock that is being slewed, or the two looks were not at the same moment. */
 #define CLOCK_STEP 500000000ll
 
-/* All of libca's timers run on the system's clock (epicsTimer, searches, watchdogs): after a step back by an hour they
- * rest for an hour. epicsx cannot set that right, only say so; its own time-outs are monotonic. */
+/* All of a stock libca's timers run on the system's clock (epicsTimer, searches, watchdogs): after a step back by an hour
+ * they rest for an hour. epicsx cannot set that right, only say so; its own time-outs are monotonic, and so are the
+ * timers of the hardened build. */
 int ex_lane_look_at_clock(ex_lane *lane)
 {
     int64_t before = ex_now();
@@ -188,9 +201,11 @@ int ex_lane_look_at_clock(ex_lane *lane)
     ex_unlock(&lane->lock);
     if (!step)
         return 0;
-    snprintf(text, sizeof text, "the system's clock was set %s by %.1f s: libca, whose timers follow it, may be %s",
-             step < 0 ? "back" : "forward", (double)llabs(step) * 1e-9,
-             step < 0 ? "late by as much to search and connect" : "early to give a server up");
-    ex_log(lane, 30, "", text);
+    snprintf(text, sizeof text, "the system's clock was set %s by %.1f s: libca%s", step < 0 ? "back" : "forward",
+             (double)llabs(step) * 1e-9,
+             lane->steady_clock ? "'s timers do not follow it"
+             : step < 0 ? ", whose timers follow it, may be late by as much to search and connect"
+                        : ", whose timers follow it, may be early to give a server up");
+    ex_log(lane, lane->steady_clock ? 20 : 30, "", text);
     return 1;
 }

@@ -136,7 +136,7 @@ class Health:
 
     @property
     def clock_steps(self) -> int:
-        """How often the system's clock was seen to be set, which libca's timers follow: 0 is as it should be."""
+        """How often the system's clock was set, which a stock libca's timers follow: 0 is as it should be."""
         return max((lane.clock_steps for lane in self.lanes), default=0)
 
     @property

@@ -41,7 +41,10 @@ class _Escaping(logging.Filter):
     """Has each record's message in one line, and its traceback without what a terminal obeys."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - its arguments do not fit: the handler says so, and where
+            return True
         if not message.isprintable():
             record.msg, record.args = printable(message), ()
         if record.exc_info and not record.exc_text:

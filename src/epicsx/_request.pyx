@@ -26,6 +26,7 @@ from epicsx_events cimport (EX_BY_CLOSE, EX_BY_DEADLINE, EX_FOREVER, EX_NOTE_LIN
 from libc.stdint cimport int64_t
 
 from epicsx import _ca
+from epicsx._complaints import tell
 from epicsx.counts import Counts
 from epicsx.errors import CAError, from_status, timed_out
 
@@ -249,7 +250,7 @@ cdef class Inbox:
                     s = <LoopSubscription> h.py
                     s.callback()
             except Exception:
-                log.exception("updates of '%s' failed", s.name)
+                tell(log, logging.ERROR, "updates of '%s' failed", s.name, failure=True)
             except BaseException as error:
                 failed = error
             handle_free(h)

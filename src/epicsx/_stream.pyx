@@ -283,6 +283,7 @@ cdef class Ring:
     def last_status(self) -> int:
         """The ECA code of an event without data, such as a refusal of read access; ECA_NORMAL after a frame."""
         cdef ex_ledger l
+        self.check()
         ring_ledger(self.r, &l)
         return l.last_status
 

@@ -555,12 +555,12 @@ static void an_unresponsive_circuit_taints(void)
 {
     begin();
     fake_up(&f);
-    exception(NULL, ECA_UNRESPTMO, CA_OP_OTHER, "ioc");
+    exception(NULL, ECA_UNRESPTMO, CA_OP_OTHER, "ioc:5064");
     fake_down(&f);
     CHECK_EQ(ch->tainted, 1);
-    ch->tainted = 0;
     fake_up(&f);
-    exception(NULL, ECA_DISCONN, CA_OP_OTHER, "ioc");
+    CHECK_EQ(ch->tainted, 1);                    /* the same circuit answers again: the server goes on as before */
+    exception(NULL, ECA_DISCONN, CA_OP_OTHER, "ioc:5064");
     fake_down(&f);
     CHECK_EQ(ch->tainted, 0);                    /* a real loss: the server forgot us too */
     end();

@@ -103,6 +103,41 @@ static void a_lane_of_its_own(void)
     end_lane(lane);
 }
 
+static void what_the_parents_say_needs_no_lock(void)
+{
+    ex_channel *ch = parents_handle->sub->channel;
+    ex_counts c;
+    ex_block *b;
+    int fresh;
+    ex_handle_counts(parents_handle, &c);
+    CHECK_EQ(c.received, 0);
+    ex_counts_of_channel(ch, &c);
+    CHECK_EQ(c.received, 0);
+    ex_channel_failed(ch);
+    b = ex_sub_newest(parents_handle->sub, &fresh);
+    CHECK(b == waiting && fresh);
+    ex_block_unref(b);
+}
+
+static void a_lane_whose_lock_is_held_at_the_fork(void)
+{
+    ex_channel *ch;
+    fakes_install();
+    parents = ex_lane_new("parent");
+    ch = fake_channel(parents, &f, "dev:x", DBR_DOUBLE, 1);
+    fake_up(&f);
+    parents_handle = open_handle(ch, EX_TIME_OF_NATIVE, 1, 10, 0, NULL);
+    fake_event(parents_handle->sub, 1, 7);
+    waiting = parents_handle->sub->newest;
+    ex_lock(&parents->lock);
+    CHECK_EQ(in_child(what_the_parents_say_needs_no_lock), 0);
+    ex_unlock(&parents->lock);
+    CHECK_EQ(take_value(parents, parents_handle), 7);
+    close_handle(parents_handle);
+    end_channel(ch);
+    end_lane(parents);
+}
+
 static void a_child_has_a_lane_of_its_own(void)
 {
     ex_channel *ch;
@@ -125,5 +160,6 @@ int main(void)
     RUN(the_parents_blocks_are_left_alone);
     RUN(a_lock_held_at_the_fork_does_not_matter);
     RUN(a_child_has_a_lane_of_its_own);
+    RUN(a_lane_whose_lock_is_held_at_the_fork);
     return finish();
 }

@@ -53,6 +53,7 @@ static void fall_silent(void)
     ex_on_exception(args);
     fake_down(&f);
     args.stat = ECA_DISCONN;             /* what this thread says next is no longer of that circuit */
+    args.ctx = "another:5064";
     ex_on_exception(args);
 }
 
@@ -137,6 +138,49 @@ static void never_is_never(void)
     end();
 }
 
+static void disconnected(const char *host)
+{
+    struct exception_handler_args args;
+    memset(&args, 0, sizeof args);
+    args.usr = lane;
+    args.stat = ECA_DISCONN;
+    args.ctx = host;
+    ex_on_exception(args);
+}
+
+static void one_whose_connection_ends_is_not_left_again(void)
+{
+    begin();
+    fall_silent();
+    disconnected("other:5064");
+    CHECK(lane->circuits->silent_since != 0);
+    disconnected("ioc:5064");            /* libca says no more: the channel is told already */
+    CHECK_EQ(lane->circuits->silent_since, 0);
+    time_passed += lane->dead_after + SECOND;
+    due_and_done();
+    CHECK(!ch->recreate && !second->recreate);
+    CHECK_EQ(lane->dead_circuits, 0);
+    CHECK_EQ(ch->tainted, 1);
+    fake_up(&f);
+    CHECK_EQ(ch->tainted, 0);            /* the server knows it only since now */
+    fall_silent();
+    fake_up(&f);
+    CHECK_EQ(ch->tainted, 1);
+    end();
+}
+
+static void of_two_circuits_to_one_host_none_is_taken_for_ended(void)
+{
+    begin();
+    second->priority = 7;
+    fake_up(&g);
+    fall_silent();
+    disconnected("ioc:5064");
+    fake_up(&f);
+    CHECK_EQ(ch->tainted, 1);
+    end();
+}
+
 static void other_priorities_have_circuits_of_their_own(void)
 {
     begin();
@@ -173,6 +217,16 @@ static void steps_of_the_clock_are_noticed(void)
     wall_moved += 3600 * SECOND;
     CHECK(ex_lane_look_at_clock(lane));
     CHECK_EQ(lane->clock_steps, 2);
+    CHECK_EQ(ex_lane_take(lane, &t), EX_NOTE_LOG);
+    CHECK(strstr((const char *)t.subject + 1, "whose timers follow it") != NULL);
+    ex_taken_done(&t);
+    lane->steady_clock = 1;              /* the hardened libca */
+    wall_moved -= 3600 * SECOND;
+    CHECK(ex_lane_look_at_clock(lane));
+    CHECK_EQ(ex_lane_take(lane, &t), EX_NOTE_LOG);
+    CHECK(strstr((const char *)t.subject + 1, "timers do not follow it") != NULL);
+    CHECK_EQ(t.a, 20);
+    ex_taken_done(&t);
     end();
 }
 
@@ -266,6 +320,8 @@ int main(void)
     RUN(one_that_answers_again_is_not_dead);
     RUN(a_circuit_is_spared_for_a_while);
     RUN(never_is_never);
+    RUN(one_whose_connection_ends_is_not_left_again);
+    RUN(of_two_circuits_to_one_host_none_is_taken_for_ended);
     RUN(other_priorities_have_circuits_of_their_own);
     RUN(steps_of_the_clock_are_noticed);
     RUN(sums_do_not_fall);

@@ -193,3 +193,51 @@ with Channel(sys.argv[1]) as channel:
     assert result.stdout == "1.0\n"
     assert result.stderr.count("EPICSX_DEAD_CIRCUIT_TIMEOUT") == 1
     assert "\x1b" not in result.stderr
+
+
+def test_a_silent_server_whose_connection_ends_is_no_dead_circuit(
+    own_ioc: Callable[..., SoftIOC],
+) -> None:
+    """And who closes a subscription after it came back does not lose the others of the channel."""
+    ioc = own_ioc(DB)
+    script = (
+        BEGIN.format(seconds=2.0)
+        + """
+values = []
+one = count.subscribe(lambda sample: values.append(sample.value))
+two = count.subscribe(lambda sample: None, mask=1)
+until(lambda: values and two.stats.delivered)
+print("ready", flush=True)
+sys.stdin.readline()
+until(lambda: not count.connected)
+print("silent", flush=True)
+sys.stdin.readline()
+time.sleep(3.0)                     # longer than a silent circuit has
+assert epicsx.health().dead_circuits == 0
+print("no dead circuit", flush=True)
+sys.stdin.readline()
+until(lambda: count.connected)
+seen = len(values)
+until(lambda: len(values) > seen + 3)
+two.close()
+print("one left", flush=True)
+sys.stdin.readline()
+seen = len(values)
+until(lambda: len(values) > seen + 5)
+assert count.stats.disconnects == 1
+"""
+    )
+    with start_python(script, ioc.prefix, env=ioc.env) as client:
+        client.wait_line("ready")
+        ioc.pause()
+        client.send("paused")
+        client.wait_line("silent", 40.0)
+        ioc.kill()
+        client.send("killed")
+        client.wait_line("no dead circuit", 20.0)
+        ioc.restart()
+        client.send("restarted")
+        client.wait_line("one left", 40.0)
+        wait_until(lambda: ioc.casr().monitors.get(ioc["count"]) == 1)
+        client.send("end")
+        client.finish(30.0)

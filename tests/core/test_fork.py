@@ -156,6 +156,31 @@ undisturbed()
     )
 
 
+def test_counts_of_the_parent_take_no_lock_that_its_threads_held(server: SoftIOC) -> None:
+    _run(
+        """
+pv = epicsx.PV(P + "count", auto_monitor=True)
+assert pv.wait_for_connection(10.0)
+stop = []
+def ask():
+    while not stop:
+        epicsx.health(), x.stats
+threads = [threading.Thread(target=ask) for _ in range(2)]
+for thread in threads: thread.start()
+def work():
+    assert count.stats[:5] == subscription.stats == (0, 0, 0, 0, 0), (count.stats, subscription.stats)
+    subscription.latest, pv.stats, pv.value, repr(subscription)
+codes = [wait(child(work)) for _ in range(100)]
+stop.append(True)
+for thread in threads: thread.join(10.0)
+assert codes == [0] * 100, codes
+undisturbed()
+""",
+        server,
+        timeout=100.0,
+    )
+
+
 def test_a_child_may_do_everything_anew(server: SoftIOC) -> None:
     _run(
         """
