@@ -27,6 +27,7 @@ BENCH_ARGS ?=
 PARITY_ARGS ?=
 FAULTS_ARGS ?=
 DOWNSTREAM_ARGS ?=
+WHEEL_EPICS ?= hardened
 FUZZ_SEEDS ?= 10000
 FUZZ_ARGS ?=
 # what a build in a folder of its own copies
@@ -125,8 +126,8 @@ docs: $(INSTALLED)  ## the documentation, into build/docs
 	$(PIP) install -q 'epicsx[docs]'
 	$(PY) -m sphinx -q -W -b html docs build/docs
 
-wheel: $(TOOLS)  ## sdist, and from it a wheel, into dist
-	$(PY) -m build
+wheel: $(TOOLS)  ## sdist, and from it a wheel with the hardened libca, into dist
+	EPICSX_EPICS=$(WHEEL_EPICS) $(PY) -m build
 
 clean:  ## everything that was made, but the virtual environment
 	rm -rf build dist src/*.egg-info src/epicsx/lib src/epicsx/bin src/epicsx/*.so
