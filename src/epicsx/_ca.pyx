@@ -383,7 +383,7 @@ if hasattr(os, "register_at_fork"):
 
 
 cdef void batch_begins(Context context) noexcept:
-    """Once per batch, not per event: how long its first has waited, and that the dispatcher is at work."""
+    """Once per batch and after each slow callback, not per event: how long what is first has waited."""
     cdef int64_t age = ex_lane_age(context.lane)
     if age > context.longest_wait:
         context.longest_wait = age

@@ -103,6 +103,8 @@ def drain(Context context, int limit=1000) -> int:
             if now - since > context.longest_call:
                 context.longest_call = now - since
                 context.slowest = taken_name(&t)
+            if now > since:
+                batch_begins(context)    # it took a while, for which what is next has waited
             since = now
         except BaseException:            # the last resort: this thread serves everybody
             tell(log, logging.ERROR, "a delivery failed", failure=True)
