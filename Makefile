@@ -127,7 +127,8 @@ docs: $(INSTALLED)  ## the documentation, into build/docs
 	$(PY) -m sphinx -q -W -b html docs build/docs
 
 wheel: $(TOOLS)  ## sdist, and from it a wheel with the hardened libca, into dist
-	EPICSX_EPICS=$(WHEEL_EPICS) $(PY) -m build
+	$(if $(filter hardened,$(WHEEL_EPICS)),$(PY) tools/epics_sources.py)
+	EPICSX_EPICS=$(WHEEL_EPICS) EPICSX_EPICS_SDIST=$(CURDIR)/build/epics $(PY) -m build
 
 clean:  ## everything that was made, but the virtual environment
 	rm -rf build dist src/*.egg-info src/epicsx/lib src/epicsx/bin src/epicsx/*.so

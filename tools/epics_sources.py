@@ -284,3 +284,9 @@ def include_dirs(top: Path) -> list[Path]:
         top / "added",
         *(p for m in MODULES for p in _lists(top, m, "include")),
     ]
+
+
+if (
+    __name__ == "__main__"
+):  # for builds that have no pip of their own, as those of `python -m build`
+    print(sdist(Path("build/epics")))
