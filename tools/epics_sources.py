@@ -289,4 +289,4 @@ def include_dirs(top: Path) -> list[Path]:
 if (
     __name__ == "__main__"
 ):  # for builds that have no pip of their own, as those of `python -m build`
-    print(sdist(Path("build/epics")))
+    sys.stdout.write(f"{sdist(Path('build/epics'))}\n")
