@@ -286,7 +286,5 @@ def include_dirs(top: Path) -> list[Path]:
     ]
 
 
-if (
-    __name__ == "__main__"
-):  # for builds that have no pip of their own, as those of `python -m build`
+if __name__ == "__main__":  # for builds without a pip of their own, as those of `python -m build`
     sys.stdout.write(f"{sdist(Path('build/epics'))}\n")
