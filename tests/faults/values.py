@@ -26,7 +26,7 @@ from support import Client
 import epicsx
 from epicsx.testing import SoftIOC
 from faults.harness import Figure, scenario
-from faults.report import PAGE, RESULTS
+from faults.report import PAGE
 from faults.room import Room
 
 DB = """
@@ -263,7 +263,7 @@ def run(
 
 
 def _kept(name: str) -> Path:
-    return RESULTS.with_name(f"faults-{name}.json")
+    return PAGE.parents[1] / "build" / f"faults-{name}.json"
 
 
 @contextlib.contextmanager
