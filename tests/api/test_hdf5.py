@@ -305,7 +305,7 @@ import sys, h5py
 with h5py.File(sys.argv[1], "r", swmr=True) as file:
     group = file[sys.argv[2]]
     for line in sys.stdin:
-        for name in ("ledger", "data", "timestamp_ns"):
+        for name in ("ledger", "timestamp_ns", "data"):  # the data of a stamp are there before it
             group[name].refresh()
         n = len(group["timestamp_ns"])
         right = [int(x) for x in group["data"][:n, 0]] == list(range(n))
