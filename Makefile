@@ -26,13 +26,16 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 PARITY_ARGS ?=
 DOWNSTREAM_ARGS ?=
+PYTHONS ?=
+NOX_ARGS ?=
 # the reliability work's mode: libca and libCom compiled with guards against bad servers
 WHEEL_EPICS ?= hardened
 WHEEL_CHECK ?= --hardened
 COVERAGE_TESTS ?= tests/unit tests/core tests/api tests/compat
 COVERAGE_ARGS ?=
 
-.PHONY: help demo test ctest ctools parity downstream coverage bench lint types docs sdist wheel ship workflows clean install
+.PHONY: help demo test ctest ctools parity downstream coverage bench lint types docs sdist wheel ship workflows pythons \
+	clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the verbs
@@ -118,8 +121,13 @@ workflows: $(TOOLS)  ## zizmor and actionlint over .github
 	$(VENV)/bin/zizmor --offline --persona=pedantic .github
 	$(VENV)/bin/actionlint
 
+pythons: | $(VENV)/bin/python  ## the suite on each Python from 3.10 to 3.14t that is here; PYTHONS="3.12" for some
+	$(PIP) install -q nox
+	$(PY) tools/pythons.py
+	PYTHONS="$(PYTHONS)" $(PY) -m nox $(NOX_ARGS) -- $(TEST_ARGS)
+
 clean:  ## everything that was made, but the virtual environment
-	rm -rf build dist src/*.egg-info src/epicsx/lib src/epicsx/bin src/epicsx/*.so
+	rm -rf build dist .nox src/*.egg-info src/epicsx/lib src/epicsx/bin src/epicsx/*.so
 	rm -f $(INSTALLED)
 
 install: $(INSTALLED)
