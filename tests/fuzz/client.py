@@ -267,8 +267,8 @@ def main() -> None:
             LIES[f"f{seed}"] = Mutator(seed, server.port)
             try:
                 Seed(seed, server, priority).run()
-            except Exception:
-                found(f"seed {seed}: {traceback.format_exc()}")
+            except Exception as error:
+                found(f"seed {seed}: {error!r}\n{traceback.format_exc()}")
             finally:
                 LIES.pop(f"f{seed}").rate = 0.0
                 for number in [n for n, m in list(LIES.of_circuit.items()) if m.rate == 0.0]:
