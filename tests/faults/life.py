@@ -161,8 +161,8 @@ x.subscribe(lambda sample: None)
 x.get(), w.get()
 print("ready", flush=True)
 sys.stdin.readline()
+x.put_async(1.0)  # before the large one, which fills what libca has for sending: then this call would wait
 threading.Thread(target=lambda: w.put(np.zeros(1_000_000)), daemon=True).start()
-x.put_async(1.0)
 time.sleep(0.5)
 """,
     "pyepics": """
@@ -176,8 +176,8 @@ sys.stdin.readline()
 def put():
     epics.ca.use_initial_context()
     w.put(np.zeros(1_000_000))
-threading.Thread(target=put, daemon=True).start()
 x.put(1.0)
+threading.Thread(target=put, daemon=True).start()
 time.sleep(0.5)
 """,
 }
