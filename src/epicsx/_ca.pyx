@@ -238,7 +238,7 @@ cdef class Context:
         start_repeater()
         self.lane.dead_after = dead_after()
         self.lane.steady_clock = MODE == "hardened"
-        how.errlog = MODE == "bundled"
+        how.errlog = MODE in ("bundled", "hardened")    # a libCom of our own: no one else logs by it
         how.deadline = ex_now() + 5_000_000_000
         with nogil:
             status = ex_keeper_start(self.lane, &how)

@@ -119,7 +119,7 @@ class Health:
     """
 
     mode: str
-    """Which libca is in use: 'bundled', 'base', 'system', as ``epicsx.build_info()`` says."""
+    """Which libca is in use, as ``epicsx.build_info()`` says."""
     lent: int = _told("Channels, subscriptions and requests that libca may still mention")
     blocks: int = _told("Blocks of data held by queues, newest values, samples and arrays")
     pool_bytes: int = _told("Bytes kept for the blocks to come")

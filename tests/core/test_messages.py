@@ -87,3 +87,31 @@ def test_what_is_remembered_is_bounded(caplog: pytest.LogCaptureFixture) -> None
         assert isinstance(kind, _dispatch._Repeated)
         assert len(kind._seen) <= kind.TEXTS
         assert len(caplog.records) == 1000
+
+
+#: A client of a server that sends a message of no known kind.
+UNKNOWN = """
+import logging, os, struct, threading
+from epicsx.testing import FakeServer, Loopback
+Loopback().apply()
+os.environ["EPICSX_NO_REPEATER"] = "1"
+import epicsx
+told = threading.Event()
+class Lines(logging.Handler):
+    def emit(self, record):
+        print(record.getMessage(), flush=True)
+        told.set()
+logging.getLogger("epicsx.libca").addHandler(Lines())
+ports = {"port": int(os.environ["EPICS_CA_SERVER_PORT"]), "repeater_port": int(os.environ["EPICS_CA_REPEATER_PORT"])}
+with FakeServer({"x": 1.0}, **ports) as server, epicsx.Channel("x") as x:
+    x.get(timeout=20.0)
+    server.send(struct.pack(">HHHHII", 999, 0, 0, 0, 0, 0))
+    assert told.wait(20.0)
+"""
+
+
+def test_what_libcom_logs_comes_to_the_log_and_not_to_stderr() -> None:
+    """Also in the hardened build: that libCom is epicsx's own as well."""
+    result = run_python(UNKNOWN)
+    assert "bad response type 999" in result.stdout
+    assert result.stderr == ""
