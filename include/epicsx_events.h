@@ -379,7 +379,6 @@ void ex_channel_not_dead(ex_channel *ch);            /* lane lock held: one that
 int ex_lane_look_at_clock(ex_lane *lane);            /* 1: the wall clock was set since the last look */
 void ex_channel_close_pending(ex_channel *ch, int reason, void *owner);   /* those of one owner; NULL: all */
 void ex_lane_end_requests(ex_lane *lane, int reason);
-void ex_counts_of_channel(ex_channel *ch, ex_counts *out);
 void ex_tally_of_channel(ex_channel *ch, ex_tally *out);
 void ex_tally_of_handle(ex_handle *h, ex_tally *out);
 void ex_tally_add(ex_tally *sum, const ex_tally *more);

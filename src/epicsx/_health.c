@@ -81,13 +81,6 @@ void ex_tally_of_channel(ex_channel *ch, ex_tally *out)
     ex_unlock(&ch->lane->lock);
 }
 
-void ex_counts_of_channel(ex_channel *ch, ex_counts *out)
-{
-    ex_tally t;
-    ex_tally_of_channel(ch, &t);
-    *out = t.counts;
-}
-
 void ex_tally_add(ex_tally *sum, const ex_tally *more)
 {
     sum->counts.received += more->counts.received;

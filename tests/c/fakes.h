@@ -142,6 +142,13 @@ static void fake_reply(void *usr, int type, long count, double first, int status
     free((void *)dbr);
 }
 
+static inline void counts_of_channel(ex_channel *ch, ex_counts *out)
+{
+    ex_tally t;
+    ex_tally_of_channel(ch, &t);
+    *out = t.counts;
+}
+
 __attribute__((unused))
 static double block_value(const ex_block *b, size_t i) { return ((const double *)b->values)[i]; }
 

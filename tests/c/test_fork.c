@@ -111,7 +111,7 @@ static void what_the_parents_say_needs_no_lock(void)
     int fresh;
     ex_handle_counts(parents_handle, &c);
     CHECK_EQ(c.received, 0);
-    ex_counts_of_channel(ch, &c);
+    counts_of_channel(ch, &c);
     CHECK_EQ(c.received, 0);
     ex_channel_failed(ch);
     b = ex_sub_newest(parents_handle->sub, &fresh);
@@ -119,7 +119,8 @@ static void what_the_parents_say_needs_no_lock(void)
     ex_block_unref(b);
 }
 
-static void a_lane_whose_lock_is_held_at_the_fork(void)
+/* A lane of the parent's, in which one update waits. */
+static ex_channel *parents_lane(void)
 {
     ex_channel *ch;
     fakes_install();
@@ -129,30 +130,31 @@ static void a_lane_whose_lock_is_held_at_the_fork(void)
     parents_handle = open_handle(ch, EX_TIME_OF_NATIVE, 1, 10, 0, NULL);
     fake_event(parents_handle->sub, 1, 7);
     waiting = parents_handle->sub->newest;
-    ex_lock(&parents->lock);
-    CHECK_EQ(in_child(what_the_parents_say_needs_no_lock), 0);
-    ex_unlock(&parents->lock);
-    CHECK_EQ(take_value(parents, parents_handle), 7);
+    return ch;
+}
+
+static void parents_lane_is_whole(ex_channel *ch)
+{
+    CHECK_EQ(take_value(parents, parents_handle), 7);      /* nothing of it is missing here */
     close_handle(parents_handle);
     end_channel(ch);
     end_lane(parents);
 }
 
+static void a_lane_whose_lock_is_held_at_the_fork(void)
+{
+    ex_channel *ch = parents_lane();
+    ex_lock(&parents->lock);
+    CHECK_EQ(in_child(what_the_parents_say_needs_no_lock), 0);
+    ex_unlock(&parents->lock);
+    parents_lane_is_whole(ch);
+}
+
 static void a_child_has_a_lane_of_its_own(void)
 {
-    ex_channel *ch;
-    fakes_install();
-    parents = ex_lane_new("parent");
-    ch = fake_channel(parents, &f, "dev:x", DBR_DOUBLE, 1);
-    fake_up(&f);
-    parents_handle = open_handle(ch, EX_TIME_OF_NATIVE, 1, 10, 0, NULL);
-    fake_event(parents_handle->sub, 1, 7);
-    waiting = parents_handle->sub->newest;
+    ex_channel *ch = parents_lane();
     CHECK_EQ(in_child(a_lane_of_its_own), 0);
-    CHECK_EQ(take_value(parents, parents_handle), 7);      /* nothing of it is missing here */
-    close_handle(parents_handle);
-    end_channel(ch);
-    end_lane(parents);
+    parents_lane_is_whole(ch);
 }
 
 int main(void)

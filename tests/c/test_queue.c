@@ -400,7 +400,7 @@ static void what_waits_at_close_is_dropped(void)
     fake_event(other->sub, 1, 1000);
     ex_handle_counts(other, &c);
     CHECK_EQ(c.received, 301);
-    ex_counts_of_channel(ch, &c);                /* closed handles are still counted */
+    counts_of_channel(ch, &c);                /* closed handles are still counted */
     CHECK_EQ(c.received, 601);
     CHECK_EQ(c.dropped, 294);
     CHECK_EQ(c.received, c.delivered + c.merged + c.dropped + c.pending);

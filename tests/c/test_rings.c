@@ -251,7 +251,7 @@ static void what_waits_at_the_close_is_dropped(void)
     ex_ring_close(r);
     take(r, 0, EX_RING_CLOSED);
     CHECK_EQ(ledger(r).dropped, 3);
-    ex_counts_of_channel(ch, &c);        /* the channel's past remembers */
+    counts_of_channel(ch, &c);        /* the channel's past remembers */
     CHECK_EQ(c.received, 7);
     CHECK_EQ(c.delivered, 4);
     CHECK_EQ(c.dropped, 3);

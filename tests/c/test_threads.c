@@ -201,7 +201,7 @@ static void closing_while_updates_flow(void)
     CHECK(steady + sums.received > 100000);
     CHECK_EQ(sums.received, sums.delivered + sums.merged + sums.dropped);
     for (i = 0; i < CHANNELS; i++) {
-        ex_counts_of_channel(channels[i], &c);
+        counts_of_channel(channels[i], &c);
         CHECK_EQ(c.received, c.delivered + c.merged + c.dropped);
         CHECK_EQ(c.pending, 0);
         ex_channel_drop(channels[i]);
