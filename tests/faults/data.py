@@ -607,12 +607,10 @@ def catch_up(room: Room, ioc: Any, told: Callable[[], list[float]]) -> None:
     limit=120,
 )
 def d5(room: Room) -> Figure:
-    return _consumer(room, "epicsx")
+    return _consumer(room, room.face)
 
 
-@d5.pyepics
-def d5_pyepics(room: Room) -> Figure:
-    return _consumer(room, "pyepics")
+d5.both()
 
 
 # ---- D6: length 0

@@ -175,12 +175,10 @@ def _repeaters(room: Room, face: str) -> Figure:
     limit=90,
 )
 def e1(room: Room) -> Figure:
-    return _repeaters(room, "epicsx")
+    return _repeaters(room, room.face)
 
 
-@e1.pyepics
-def e1_pyepics(room: Room) -> Figure:
-    return _repeaters(room, "pyepics")
+e1.both()
 
 
 # ---- E2: no UDP, no network, no names, few files
@@ -272,12 +270,10 @@ def _scarce(room: Room, face: str) -> Figure:
     limit=120,
 )
 def e2a(room: Room) -> Figure:
-    return _scarce(room, "epicsx")
+    return _scarce(room, room.face)
 
 
-@e2a.pyepics
-def e2a_pyepics(room: Room) -> Figure:
-    return _scarce(room, "pyepics")
+e2a.both()
 
 
 def _few(room: Room, face: str) -> Figure:
@@ -300,12 +296,10 @@ def _few(room: Room, face: str) -> Figure:
     needs="hardened",
 )
 def e2b(room: Room) -> Figure:
-    return _few(room, "epicsx")
+    return _few(room, room.face)
 
 
-@e2b.pyepics
-def e2b_pyepics(room: Room) -> Figure:
-    return _few(room, "pyepics")
+e2b.both()
 
 
 # ---- E3: nonsense in the environment
@@ -364,9 +358,7 @@ def _nonsense(room: Room, face: str) -> Figure:
     quick=True,
 )
 def e3(room: Room) -> Figure:
-    return _nonsense(room, "epicsx")
+    return _nonsense(room, room.face)
 
 
-@e3.pyepics
-def e3_pyepics(room: Room) -> Figure:
-    return _nonsense(room, "pyepics")
+e3.both()

@@ -11,7 +11,7 @@ process of its own (`faults.run`), under epicsx or pyepics, and its parent (`fau
     @c1.pyepics
     def c1_pyepics(room: Room) -> Figure: ...
 
-One that talks to PVs by `Room.pv` alone is written once for both libraries: `c1.both()`.
+One that talks to PVs by `Room.pv` alone, or asks `Room.face`, is written once for both libraries: `c1.both()`.
 
 Modules of the catalogue import neither `epics`, nor at their top more of epicsx than `import epicsx`, which loads no
 libca: whatever is chosen in the environment must come first, and pyepics shall be alone in its process.
@@ -84,7 +84,7 @@ class Scenario:
     without: str = ""
 
     def both(self) -> Scenario:
-        """The same function for pyepics: one that talks to PVs by `Room.pv`."""
+        """The same function for pyepics: one that talks to PVs by `Room.pv`, or asks `Room.face`."""
         self.other = self.run
         return self
 

@@ -136,12 +136,10 @@ def _exits(room: Room, face: str) -> Figure:
     quick=True,
 )
 def l1(room: Room) -> Figure:
-    return _exits(room, "epicsx")
+    return _exits(room, room.face)
 
 
-@l1.pyepics
-def l1_pyepics(room: Room) -> Figure:
-    return _exits(room, "pyepics")
+l1.both()
 
 
 # ---- L2: exit while the IOC does not answer
@@ -207,12 +205,10 @@ def _stopped_ioc(room: Room, face: str) -> Figure:
     quick=True,
 )
 def l2(room: Room) -> Figure:
-    return _stopped_ioc(room, "epicsx")
+    return _stopped_ioc(room, room.face)
 
 
-@l2.pyepics
-def l2_pyepics(room: Room) -> Figure:
-    return _stopped_ioc(room, "pyepics")
+l2.both()
 
 
 # ---- L3: fork
@@ -330,12 +326,10 @@ def _forks(room: Room, face: str) -> Figure:
     quick=True,
 )
 def l3(room: Room) -> Figure:
-    return _forks(room, "epicsx")
+    return _forks(room, room.face)
 
 
-@l3.pyepics
-def l3_pyepics(room: Room) -> Figure:
-    return _forks(room, "pyepics")
+l3.both()
 
 
 # ---- L4: a callback that raises
