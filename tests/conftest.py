@@ -211,18 +211,21 @@ class _Left:
     def check(self, when: str) -> None:
         """Fail if more is lent than was known."""
 
+        before, now = self.known, self.known
+
         def quiet() -> bool:
+            nonlocal now
             now = lent_now()
-            return all(each <= known for each, known in zip(now, self.known, strict=True))
+            return all(each <= known for each, known in zip(now, before, strict=True))
 
         try:
             wait_until(quiet, 5.0, every=0.02)
         except AssertionError:
-            before, self.known = self.known, lent_now()
             pytest.fail(
-                f"{when} lent() is {self.known[0]} and blocks() is {self.known[1]}, before it {before}: {alive()}"
+                f"{when} lent() is {now[0]} and blocks() is {now[1]}, before it {before}: {alive()}"
             )
-        self.known = lent_now()
+        finally:
+            self.known = now
 
 
 _left = _Left()
