@@ -117,10 +117,11 @@ lint: $(TOOLS)  ## ruff, cython-lint and the layers of the imports
 	PATH="$(VENV)/bin:$$PATH" $(VENV)/bin/cython-lint src include
 	$(VENV)/bin/lint-imports
 
-types: $(TOOLS)  ## mypy strict, and the stubs against the compiled modules
+types: $(TOOLS)  ## mypy strict, the stubs against the compiled modules, users' programs under mypy and pyright
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest epicsx --concise --ignore-unused-allowlist \
 		--allowlist tests/typing/stubtest-allowlist.txt
+	$(PY) -m pytest -q tests/unit/test_typing.py
 
 docs: $(INSTALLED)  ## the documentation, into build/docs
 	$(PIP) install -q 'epicsx[docs]'

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
 
 import numpy as np
 
@@ -24,13 +24,14 @@ from .enums import DBE, DBR, Access
 from .errors import BadTypeError, BadValueError, CAError, CATimeoutError, timed_out, unanswered
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from ._ca import Core, Subscription
     from ._dbr import Control
     from ._filters import Deadband, Filters, Slice
     from ._request import Request
     from ._sample import Sample
+    from ._streams import Stream, StreamOptions
     from .counts import ChannelStats
 
 __all__ = ["Channel", "connect", "get_many", "put_many"]
@@ -369,11 +370,12 @@ class Channel:
             made.close()
         return made
 
-    def stream(self, **options: Any) -> Any:
+    def stream(self, **options: Unpack[StreamOptions]) -> Stream:
         """A `Stream` of the PV's frames; `epicsx.stream` tells the options."""
         self._open()
         # Streams stand above channels: the package's table of names has them.
-        return sys.modules[__package__].stream(self, **options)
+        made: Stream = sys.modules[__package__].stream(self, **options)
+        return made
 
     # ---- the same from coroutines
 
@@ -795,6 +797,20 @@ def _check_on_error(on_error: str) -> None:
         raise BadValueError(f"on_error is 'raise' or 'return', not {on_error!r}")
 
 
+@overload
+def get_many(
+    channels: Sequence[str | Channel],
+    *,
+    timeout: float | None = 5.0,
+    on_error: Literal["raise"] = "raise",
+) -> list[Sample]: ...
+@overload
+def get_many(
+    channels: Sequence[str | Channel],
+    *,
+    timeout: float | None = 5.0,
+    on_error: Literal["return"],
+) -> list[Sample | BaseException]: ...
 def get_many(
     channels: Sequence[str | Channel],
     *,
@@ -821,6 +837,24 @@ def get_many(
     return _finish(found, "get", on_error)
 
 
+@overload
+def put_many(
+    channels: Sequence[str | Channel],
+    values: Sequence[Any],
+    *,
+    wait: bool = False,
+    timeout: float | None = 5.0,
+    on_error: Literal["raise"] = "raise",
+) -> list[None]: ...
+@overload
+def put_many(
+    channels: Sequence[str | Channel],
+    values: Sequence[Any],
+    *,
+    wait: bool = False,
+    timeout: float | None = 5.0,
+    on_error: Literal["return"],
+) -> list[BaseException | None]: ...
 def put_many(
     channels: Sequence[str | Channel],
     values: Sequence[Any],

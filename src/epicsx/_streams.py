@@ -21,7 +21,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from . import _stream
 from ._channel import Channel
@@ -46,7 +46,7 @@ from .reducers import as_reducer
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from ._stream import Block, Frame, Ring
 
@@ -61,6 +61,20 @@ MOST_FRAMES = 2**24
 PROBE_SECONDS = 2.0
 """How long a server may take to answer for a name with a filter, once it has answered for the plain one."""
 STRING = 0
+
+
+class StreamOptions(TypedDict, total=False):
+    """What `stream` takes beside a name, for type checkers; `Stream.__init__` has the defaults."""
+
+    depth: int
+    block: int
+    overflow: Literal["drop_oldest", "drop_newest", "error"]
+    coherent: bool | Literal["auto"]
+    count: int
+    lane: Literal["auto", "default", "bulk"]
+    mask: int
+    reduce: Any
+    timeout: float | None
 
 
 class _Watch:
@@ -644,7 +658,7 @@ class Stream:
             self.close()
 
 
-def stream(name: str | Channel, **options: Any) -> Stream:
+def stream(name: str | Channel, **options: Unpack[StreamOptions]) -> Stream:
     """A `Stream` of the frames of an array PV, every loss counted; it receives from the first connection on.
 
     Parameters

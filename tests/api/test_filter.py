@@ -373,7 +373,9 @@ def test_a_server_without_filters_is_told_by_a_typed_error(old: PVSet) -> None:
                 act()
             _lacks(caught.value, name, host)
         whole, failed = get_many([plain, part], timeout=2.0, on_error="return")
+        assert isinstance(whole, Sample)
         assert whole.value.tolist() == WAVE
+        assert isinstance(failed, ServerError)
         _lacks(failed, name, host)
     assert old.puts == []
 

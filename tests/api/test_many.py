@@ -108,10 +108,12 @@ def test_an_unknown_pv_in_get_many_is_a_timeout_in_time(ioc: SoftIOC) -> None:
 def test_get_many_can_return_the_errors(ioc: SoftIOC) -> None:
     names = [ioc["ai"], ioc["noaccess"], ioc["nobody"], ioc["mbbi"]]
     found = get_many(names, timeout=0.5, on_error="return")
+    assert isinstance(found[0], Sample)
     assert found[0].value == 2.5
     assert isinstance(found[1], AccessError)
     assert isinstance(found[2], CATimeoutError)
     assert found[2].name == ioc["nobody"]
+    assert isinstance(found[3], Sample)
     assert found[3].value == 2
 
 
@@ -185,6 +187,7 @@ def test_channels_of_a_lost_ioc_are_named(spare_ioc: Callable[..., SoftIOC], ioc
     lost.kill()
     wait_until(lambda: not channels[1].connected)
     found = get_many(channels, timeout=0.3, on_error="return")
+    assert isinstance(found[0], Sample)
     assert found[0].value == 2.5
     assert isinstance(found[1], (DisconnectedError, CATimeoutError))
     assert found[1].name == lost["x"]
