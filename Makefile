@@ -27,7 +27,9 @@ BENCH_ARGS ?=
 PARITY_ARGS ?=
 FAULTS_ARGS ?=
 DOWNSTREAM_ARGS ?=
+# wheels have the libca with guards against bad servers; WHEEL_EPICS=bundled takes the libraries of epicscorelibs
 WHEEL_EPICS ?= hardened
+WHEEL_CHECK ?= $(if $(filter hardened,$(WHEEL_EPICS)),--hardened)
 FUZZ_SEEDS ?= 10000
 FUZZ_ARGS ?=
 # what a build in a folder of its own copies
@@ -41,7 +43,7 @@ COVERAGE_TESTS ?= tests/unit tests/core tests/api tests/compat
 COVERAGE_ARGS ?=
 
 .PHONY: help asan fuzz demo test ctest ctools parity faults downstream coverage bench hardened bench-hardened \
-	lint types docs wheel clean install
+	lint types docs sdist wheel ship clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the verbs
@@ -127,9 +129,25 @@ docs: $(INSTALLED)  ## the documentation, into build/docs
 	$(PIP) install -q 'epicsx[docs]'
 	$(PY) -m sphinx -q -W -b html docs build/docs
 
-wheel: $(TOOLS)  ## sdist, and from it a wheel with the hardened libca, into dist
+sdist: $(TOOLS)  ## the sdist, into dist; twice, and the two must be equal
+	$(PY) tools/make_sdist.py --check
+	$(PY) tools/make_sdist.py
+
+# The wheel comes from the sdist, so that one is known to be whole.
+wheel: $(TOOLS)  ## sdist, and from it a wheel: repaired, with its SBOM, tested away from the sources; into dist
+	rm -rf build/wheel dist/epicsx-*
+	$(PY) tools/make_sdist.py dist
 	$(if $(filter hardened,$(WHEEL_EPICS)),$(PY) tools/epics_sources.py)
-	EPICSX_EPICS=$(WHEEL_EPICS) EPICSX_EPICS_SDIST=$(CURDIR)/build/epics $(PY) -m build
+	EPICSX_EPICS=$(WHEEL_EPICS) EPICSX_EPICS_SDIST=$(CURDIR)/build/epics $(PIP) wheel -q --no-deps -w build/wheel dist/epicsx-*.tar.gz
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m auditwheel repair --strip -w dist build/wheel/epicsx-*.whl
+	$(PY) tools/sbom.py dist/epicsx-*.whl
+	$(PY) tools/check_wheel.py --round-trip $(WHEEL_CHECK) dist/epicsx-*.whl
+
+ship: $(TOOLS)  ## what a release needs but wheels: changelog, recipe, SBOM, the table of wheels, an equal sdist
+	$(PIP) install -q 'epicsx[ship]'
+	$(PY) tools/changelog.py
+	$(PY) -m pytest tests/ship
+	$(PY) tools/make_sdist.py --check
 
 clean:  ## everything that was made, but the virtual environment
 	rm -rf build dist src/*.egg-info src/epicsx/lib src/epicsx/bin src/epicsx/*.so

