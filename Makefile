@@ -27,6 +27,8 @@ BENCH_ARGS ?=
 PARITY_ARGS ?=
 FAULTS_ARGS ?=
 DOWNSTREAM_ARGS ?=
+PYTHONS ?=
+NOX_ARGS ?=
 # wheels have the libca with guards against bad servers; WHEEL_EPICS=bundled takes the libraries of epicscorelibs
 WHEEL_EPICS ?= hardened
 WHEEL_CHECK ?= $(if $(filter hardened,$(WHEEL_EPICS)),--hardened)
@@ -43,7 +45,7 @@ COVERAGE_TESTS ?= tests/unit tests/core tests/api tests/compat
 COVERAGE_ARGS ?=
 
 .PHONY: help asan fuzz demo test ctest ctools parity faults downstream coverage bench hardened bench-hardened \
-	lint types docs sdist wheel ship workflows clean install
+	lint types docs sdist wheel ship workflows pythons clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the verbs
@@ -159,8 +161,13 @@ workflows: $(TOOLS)  ## zizmor and actionlint over .github
 	$(VENV)/bin/zizmor --offline --persona=pedantic .github
 	$(VENV)/bin/actionlint
 
+pythons: | $(VENV)/bin/python  ## the suite on each Python from 3.10 to 3.14t that is here; PYTHONS="3.12" for some
+	$(PIP) install -q nox
+	$(PY) tools/pythons.py
+	PYTHONS="$(PYTHONS)" $(PY) -m nox $(NOX_ARGS) -- $(TEST_ARGS)
+
 clean:  ## everything that was made, but the virtual environment
-	rm -rf build dist src/*.egg-info src/epicsx/lib src/epicsx/bin src/epicsx/*.so
+	rm -rf build dist .nox src/*.egg-info src/epicsx/lib src/epicsx/bin src/epicsx/*.so
 	rm -f $(INSTALLED)
 
 install: $(INSTALLED)
