@@ -52,7 +52,7 @@ class Updates(_request.Flow):
             raise BadValueError(f"a count is not negative ({count})")
         _channel._check_lane(str(name), lane)
         self._channel = own_channel(name, "updates")
-        self.name = self._channel.name
+        self.name: str = self._channel.name
         self._waiting: set[asyncio.Future[None]] = set()
         self.turn = 2 * TURN
         core = self._channel._core

@@ -127,7 +127,7 @@ class End:
         """Open subscriptions of `epicsx.aio.camonitor`."""
         self._due: deque[Any] = deque()  # monitors with updates
         self._going = False
-        self.closed = False
+        self.closed: bool = False
         self._puts = HandOver()
         self._unconfirmed: dict[str, int] = {}
         """Bytes of arrays that the loop has handed over, by server, that no answer has proved to have left."""
@@ -137,7 +137,7 @@ class End:
         self._reading, self._writing = socket.socketpair()
         for each in (self._reading, self._writing):
             each.setblocking(False)
-        self.inbox = _request.Inbox(self._writing.fileno())
+        self.inbox: _request.Inbox = _request.Inbox(self._writing.fileno())
         self._watched = True
         try:
             loop.add_reader(self._reading.fileno(), self._rung)

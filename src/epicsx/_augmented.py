@@ -142,9 +142,9 @@ class Nothing(CAError):
     """That something was done, or why it failed: raised, or given back where ``throw=False``. True if it was done."""
 
     def __init__(self, name: str, errorcode: int = NORMAL, text: str = "") -> None:
-        self.errorcode = int(errorcode)
+        self.errorcode: int = int(errorcode)
         super().__init__(self.errorcode, text or _message(self.errorcode), name)
-        self.ok = self.errorcode == NORMAL
+        self.ok: bool = self.errorcode == NORMAL
 
     def __bool__(self) -> bool:
         return self.ok
@@ -288,18 +288,25 @@ def _encoded(text: str) -> bytes:
 class Info:
     """What is known of a PV's connection. Its text is a paragraph for people."""
 
-    state_strings = ("never connected", "previously connected", "connected", "closed")
-    datatype_strings = ("string", "short", "float", "enum", "char", "long", "double", "no access")
+    state_strings: tuple[str, ...] = (
+        "never connected",
+        "previously connected",
+        "connected",
+        "closed",
+    )
+    datatype_strings: tuple[str, ...] = (
+        *("string", "short", "float", "enum", "char", "long", "double", "no access"),
+    )
 
     def __init__(self, core: Core) -> None:
-        self.ok = core.connected
-        self.name = core.name
-        self.state = int(core.state)
-        self.host = core.host
-        self.read = bool(core.read_access)
-        self.write = bool(core.write_access)
-        self.count = core.count
-        self.datatype = core.native_type if core.native_type >= 0 else 7
+        self.ok: bool = core.connected
+        self.name: str = core.name
+        self.state: int = int(core.state)
+        self.host: str = core.host
+        self.read: bool = bool(core.read_access)
+        self.write: bool = bool(core.write_access)
+        self.count: int = core.count
+        self.datatype: int = core.native_type if core.native_type >= 0 else 7
 
     def __str__(self) -> str:
         access = ("no ", "")

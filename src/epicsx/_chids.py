@@ -63,8 +63,8 @@ class _CacheItem:
         self.pvname = pvname
         self.key: Any = pvname
         self.context: int | None = None
-        self.ts = ts
-        self.failures = 0
+        self.ts: float = ts
+        self.failures: int = 0
         self.callbacks = [] if callbacks is None else callbacks
         self.access_event_callback = []
         self.get_results: defaultdict[int, list[tuple[int, Request | Sample]]] = defaultdict(list)

@@ -123,7 +123,7 @@ class _Source:
                     f"a list of PV names or Channels is wanted; one is of type {kind}"
                 )
         self.items = items
-        self.channels = [item for item in items if isinstance(item, Channel)]
+        self.channels: list[Channel] = [item for item in items if isinstance(item, Channel)]
         for channel in self.channels:
             if isinstance(channel, _ClientFiltered) and "arr" in channel._filters:
                 # A row would have the name of the whole array: restored, it would overwrite that with the slice.
@@ -133,10 +133,12 @@ class _Source:
                     name=channel.name,
                 )
         # str(): the core takes no subclass, such as numpy's
-        self.names = tuple(i.name if isinstance(i, Channel) else str(i) for i in items)
+        self.names: tuple[str, ...] = tuple(
+            i.name if isinstance(i, Channel) else str(i) for i in items
+        )
         self._renew()
         # severity and status of what has failed, made once
-        self.failed = (
+        self.failed: tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]] = (
             np.full(len(items), Severity.INVALID, np.int16),
             np.full(len(items), Status.COMM, np.int16),
         )
@@ -153,9 +155,10 @@ class _Source:
         # Rows without a channel have that of another one in `cores`, so that rows stay rows; they are never read.
         other = next((core for core in found if core is not None), None)
         self.cores: list[Core] = [] if other is None else [core or other for core in found]
-        self.targets = _bulk.Targets(self.cores)
+        self.targets: _bulk.Targets = _bulk.Targets(self.cores)
         # the rows to read; None is all of them, which is faster
-        self.valid = [row for row, core in enumerate(found) if core] if self.nameless else None
+        valid = [row for row, core in enumerate(found) if core]
+        self.valid: list[int] | None = valid if self.nameless else None
 
     def _usable(self) -> list[Core]:
         for channel in self.channels:

@@ -91,14 +91,14 @@ __all__ = [
     *("lost", "purge_channel_caches", "updates"),
 ]
 
-log = logging.getLogger("epicsx")
+log: logging.Logger = logging.getLogger("epicsx")
 
 PVs = list[str] | tuple[str, ...]
 
 DEFAULT_TIMEOUT = 5.0
 EVERY_UPDATE = 250_000
 
-ca_extra_fields = [
+ca_extra_fields: list[str] = [
     *("name", "ok", "datatype", "element_count", "severity", "status", "raw_stamp", "timestamp"),
     *("datetime", "units", *LIMITS, "precision", "enums"),
 ]
@@ -577,7 +577,7 @@ class Subscription:
         self.callback = callback
         self.all_updates = all_updates
         self.notify_disconnect = notify_disconnect
-        self.state = self.OPENING
+        self.state: int = self.OPENING
         self._events = EVENTS[format] if events is None else int(events)
         self._datatype = effective(datatype, name)
         self._format = format

@@ -62,6 +62,7 @@ class Alarm:
     ) -> None:
         if not pvname or comparison is None or trip_point is None:
             raise UserWarning("alarm requires valid PV, comparison, and trip_point")
+        self.pv: pv.PV
         if isinstance(pvname, pv.PV):
             self.pv = pvname
         else:
@@ -72,7 +73,7 @@ class Alarm:
         self.alert_delay = alert_delay
         self.user_callback = callback
         self.cmp: Callable[[Any, Any], Any] | None = None
-        self.comp_name = "Not Defined"
+        self.comp_name: Any = "Not Defined"
         if callable(comparison):
             self.cmp = comparison
             self.comp_name = getattr(comparison, "__name__", repr(comparison))

@@ -187,11 +187,12 @@ class PV(PVConnection):
         access_callback: Callable[..., Any] | None = None,
         monitor_delta: float | None = None,
     ) -> None:
-        self.pvname = pvname = (bytes2str(pvname) if isinstance(pvname, bytes) else pvname).strip()
-        self.form = form.lower()
+        self.pvname: str = (bytes2str(pvname) if isinstance(pvname, bytes) else pvname).strip()
+        pvname = self.pvname
+        self.form: str = form.lower()
         self.verbose = verbose
         self._auto_monitor = auto_monitor
-        self.connection_timeout = (
+        self.connection_timeout: float = (
             ca.DEFAULT_CONNECTION_TIMEOUT if connection_timeout is None else connection_timeout
         )
         self._user_max_count = count
@@ -638,27 +639,29 @@ class PV(PVConnection):
             raise RuntimeError(_texts.CONTEXT_UNSET)
         return int(self._core.count) if self._core.connected else 0
 
-    status = _field("status", "The alarm status.")
-    severity = _field("severity", "The alarm severity.")
-    timestamp = _field("timestamp", "Seconds since 1970 of the last update.")
-    posixseconds = _field("posixseconds", "Whole seconds since 1970 of the last update.")
-    nanoseconds = _field("nanoseconds", "The nanoseconds that ``posixseconds`` leaves out.")
-    host = _field("host", "``host:port`` of the server.")
-    read_access = _field("read_access", "Whether the server lets us read.")
-    write_access = _field("write_access", "Whether the server lets us write.")
-    access = _field("access", "The access rights as text.")
-    monitor_delta = _field("monitor_delta", "The smallest change of interest; None if not given.")
-    precision = _field("precision", "The number of digits to show.")
-    units = _field("units", "The engineering units.")
-    enum_strs = _field("enum_strs", "The names of an enum's states; None for other records.")
-    upper_disp_limit = _field("upper_disp_limit", "The highest value to display.")
-    lower_disp_limit = _field("lower_disp_limit", "The lowest value to display.")
-    upper_alarm_limit = _field("upper_alarm_limit", "Above it the alarm is major.")
-    lower_alarm_limit = _field("lower_alarm_limit", "Below it the alarm is major.")
-    upper_warning_limit = _field("upper_warning_limit", "Above it the alarm is minor.")
-    lower_warning_limit = _field("lower_warning_limit", "Below it the alarm is minor.")
-    upper_ctrl_limit = _field("upper_ctrl_limit", "The highest value that may be set.")
-    lower_ctrl_limit = _field("lower_ctrl_limit", "The lowest value that may be set.")
+    status: Any = _field("status", "The alarm status.")
+    severity: Any = _field("severity", "The alarm severity.")
+    timestamp: Any = _field("timestamp", "Seconds since 1970 of the last update.")
+    posixseconds: Any = _field("posixseconds", "Whole seconds since 1970 of the last update.")
+    nanoseconds: Any = _field("nanoseconds", "The nanoseconds that ``posixseconds`` leaves out.")
+    host: Any = _field("host", "``host:port`` of the server.")
+    read_access: Any = _field("read_access", "Whether the server lets us read.")
+    write_access: Any = _field("write_access", "Whether the server lets us write.")
+    access: Any = _field("access", "The access rights as text.")
+    monitor_delta: Any = _field(
+        "monitor_delta", "The smallest change of interest; None if not given."
+    )
+    precision: Any = _field("precision", "The number of digits to show.")
+    units: Any = _field("units", "The engineering units.")
+    enum_strs: Any = _field("enum_strs", "The names of an enum's states; None for other records.")
+    upper_disp_limit: Any = _field("upper_disp_limit", "The highest value to display.")
+    lower_disp_limit: Any = _field("lower_disp_limit", "The lowest value to display.")
+    upper_alarm_limit: Any = _field("upper_alarm_limit", "Above it the alarm is major.")
+    lower_alarm_limit: Any = _field("lower_alarm_limit", "Below it the alarm is major.")
+    upper_warning_limit: Any = _field("upper_warning_limit", "Above it the alarm is minor.")
+    lower_warning_limit: Any = _field("lower_warning_limit", "Below it the alarm is minor.")
+    upper_ctrl_limit: Any = _field("upper_ctrl_limit", "The highest value that may be set.")
+    lower_ctrl_limit: Any = _field("lower_ctrl_limit", "The lowest value that may be set.")
 
     def _getinfo(self) -> str | None:
         if not self._ready():

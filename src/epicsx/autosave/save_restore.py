@@ -156,8 +156,8 @@ class AutoSaver:
         search_path: Sequence[str] = (),
     ) -> None:
         self.request_file = request_file
-        self.macros = dict(macros or {})
-        self.search_path = tuple(search_path)
+        self.macros: dict[str, str] = dict(macros or {})
+        self.search_path: tuple[str, ...] = tuple(search_path)
         self.pvs: list[PV] = []
         if request_file is not None:
             self.read_request_file(request_file)

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CAProxy", "Entry", "ProxyError", "Rule"]
 
-log = logging.getLogger("epicsx")
+log: logging.Logger = logging.getLogger("epicsx")
 
 Way: TypeAlias = Literal["to_server", "to_client"]
 Change: TypeAlias = "Callable[[Frame], Frame | bytes | None] | Mapping[str, int] | int"

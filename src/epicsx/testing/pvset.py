@@ -94,7 +94,7 @@ class PVSet:
         self.server_port: int = server_port
         self._lock = threading.Lock()
         #: What a client in another process needs to see this server.
-        self.env = client_environment(server_port, repeater_port)
+        self.env: dict[str, str] = client_environment(server_port, repeater_port)
         environment = {k: v for k, v in os.environ.items() if k not in FOREIGN_VARIABLES}
         environment |= self.env | {
             "EPICS_CAS_INTF_ADDR_LIST": LOOPBACK,
