@@ -30,8 +30,9 @@ import venv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-# PyPI and cibuildwheel's images have room; users who wait for a download have less
-LARGEST = 600_000  # bytes, of a wheel for Linux
+# Bytes of a wheel for Linux. The aim is 600 kB, from before there were streams, images and devices; it has
+# 1545 kB now: 700 the compiled modules, 370 the libraries, the rest Python. This keeps it from growing.
+LARGEST = 1_650_000
 
 # where the build, auditwheel and delvewheel, and delocate put libraries
 LIBRARY_FOLDERS = ("epicsx/lib", "epicsx.libs", "epicsx/.dylibs")
