@@ -18,6 +18,10 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
+
+sys.path.insert(0, str(ROOT / "tools"))
+import check_wheel  # noqa: E402
+
 PYTHONS = ["cp310", "cp311", "cp312", "cp313", "cp314", "cp314t"]
 PLATFORMS = [
     ("linux", "x86_64", "manylinux_x86_64"),
@@ -70,6 +74,19 @@ def test_each_wheel_is_checked_away_from_the_sources(table: Any) -> None:
             [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True
         ).stdout
         assert [o for o in options if o not in usage] == []
+
+
+def test_the_sources_are_away_for_a_while_only(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+
+    def fails_meanwhile() -> None:
+        with check_wheel.hidden(tmp_path):
+            assert not (tmp_path / "src").exists()
+            check_wheel.check(False, "something")
+
+    with pytest.raises(check_wheel.Failed, match="something"):
+        fails_meanwhile()
+    assert [p.name for p in tmp_path.iterdir()] == ["src"]
 
 
 def test_a_source_tree_is_not_taken_for_a_wheel(tmp_path: Path) -> None:
