@@ -6,10 +6,9 @@ import ast
 import re
 from pathlib import Path
 
-import epicsx
-
-PACKAGE = Path(epicsx.__file__).parent
-ROOT = PACKAGE.parent.parent
+# the sources, also where what is installed is a copy without them
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "epicsx"
 SOURCES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "tools").rglob("*.py"))
 COMPILED = sorted(PACKAGE.glob("*.p[yx]x")) + sorted(PACKAGE.glob("*.pxi"))
 
