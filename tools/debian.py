@@ -67,10 +67,8 @@ def fetch(folder: Path, packages: Sequence[str], source: str = "") -> None:
     words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     run("apt-get", "-q", *words, "update", env=env)
     names = [_name(each, words, env) for each in packages]
-    if source:
-        how = ("install", "-y", "--no-install-recommends", "--download-only")
-    else:
-        how = ("download",)
+    whole = ("install", "-y", "--no-install-recommends", "--download-only")
+    how = whole if source else ("download",)
     run("apt-get", "-q", *words, *how, *names, env=env, cwd=archives)
     for package in sorted(archives.glob("*.deb")):
         run("dpkg-deb", "-x", str(package), str(folder / "root"))
