@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -41,7 +42,8 @@ def cell(order: Sequence[str], ioc: SoftIOC, env: dict[str, str]) -> tuple[str, 
         if "epicsx" in order and found.shared:
             told.append("libca not private")
         if "return code 1" in told[0]:  # what a library raised: the last line
-            told[0] = found.stderr.rstrip().rpartition("\n")[2].replace(ioc.prefix, "")
+            last = found.stderr.rstrip().rpartition("\n")[2].replace(ioc.prefix, "")
+            told[0] = re.sub(r", sent to [0-9.: ]+$", "", last)
         ended.setdefault("; ".join(told), []).append(malloc)
         print(f"  {malloc}: {found} ({'; '.join(found.shared + found.unused)})", file=sys.stderr)
     if len(ended) == 1:
