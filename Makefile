@@ -27,6 +27,7 @@ BENCH_ARGS ?=
 PARITY_ARGS ?=
 FAULTS_ARGS ?=
 DOWNSTREAM_ARGS ?=
+COEXIST_ARGS ?=
 PYTHONS ?=
 NOX_ARGS ?=
 # wheels have the libca with guards against bad servers; WHEEL_EPICS=bundled takes the libraries of epicscorelibs
@@ -44,7 +45,7 @@ LEAK_ARGS ?=
 COVERAGE_TESTS ?= tests/unit tests/core tests/api tests/compat
 COVERAGE_ARGS ?=
 
-.PHONY: help asan fuzz demo test ctest ctools parity faults downstream coverage bench hardened bench-hardened \
+.PHONY: help asan fuzz demo test ctest ctools parity faults downstream coexist coverage bench hardened bench-hardened \
 	lint types docs sdist wheel ship workflows pythons clean install
 .DEFAULT_GOAL := help
 
@@ -73,6 +74,13 @@ ctools:  ## caget and its like from Debian, into build/c-tools, for the tests th
 downstream: $(INSTALLED)  ## ophyd, bluesky and PyDM, unchanged, on epicsx
 	$(PIP) install -q 'epicsx[downstream]'
 	$(PY) -m pytest tests/downstream $(DOWNSTREAM_ARGS)
+
+# The second time with the hardened build, whose folder is found before the package itself.
+coexist: $(INSTALLED) $(HARDENED)/.built  ## epicsx beside pyepics, aioca, p4p, softioc in one process, also with jemalloc and tcmalloc, on both builds
+	$(PIP) install -q 'epicsx[coexist]'
+	$(PY) tools/allocators.py
+	EPICSX_COEXIST=all $(PY) -m pytest tests/coexist $(COEXIST_ARGS)
+	EPICSX_COEXIST=all PYTHONPATH=$(HARDENED)/lib $(PY) -m pytest -p no:cacheprovider tests/coexist $(COEXIST_ARGS)
 
 # The folder build/coverage is found before the package itself. The tests' own failures are shown, and do not keep the
 # report back.

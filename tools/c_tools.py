@@ -20,6 +20,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import debian
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "c-tools"
 SUITE = "trixie"
@@ -51,17 +53,10 @@ def release(folder: Path = FOLDER) -> str:
     return told.strip().split(",")[0].removeprefix("EPICS Version ")
 
 
-def _run(*words: str, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, env=env)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)} failed:\n{done.stdout}{done.stderr}".rstrip())
-    return done.stdout
-
-
 def mirror() -> str:
     """The Debian mirror that this machine's apt uses."""
     form = "$(ORIGIN)|$(REPO_URI)"
-    for line in _run("apt-get", "indextargets", "--format", form).splitlines():
+    for line in debian.run("apt-get", "indextargets", "--format", form).splitlines():
         origin, _, uri = line.partition("|")
         if origin == "Debian" and "security" not in uri:
             return uri
@@ -69,37 +64,10 @@ def mirror() -> str:
 
 
 def fetch(folder: Path, source: str) -> None:
-    """Fetch the packages by an apt of its own, with nothing installed, and unpack them."""
+    """Fetch the tools, with all the libraries that they need."""
     if not KEYS.is_file():
         raise SystemExit(f"{KEYS} is missing: it is in Debian's package debian-archive-keyring")
-    shutil.rmtree(folder, ignore_errors=True)
-    apt = folder / "apt"
-    for each in ("lists/partial", "archives/partial", "etc/apt.conf.d", "etc/preferences.d"):
-        (apt / each).mkdir(parents=True)
-    (apt / "status").touch()
-    (apt / "sources.list").write_text(f"deb [signed-by={KEYS}] {source} {SUITE} main\n")
-    options = {
-        "Dir::Etc": apt / "etc",
-        "Dir::Etc::SourceList": apt / "sources.list",
-        "Dir::Etc::SourceParts": "-",
-        "Dir::State::Lists": apt / "lists",
-        "Dir::State::Status": apt / "status",
-        "Dir::Cache": apt,
-        "Dir::Cache::Archives": apt / "archives",
-        "Acquire::Languages": "none",
-        "APT::Sandbox::User": "",
-    }
-    words = ["apt-get", "-q"]
-    for name, value in options.items():
-        words += ["-o", f"{name}={value}"]
-    # The configuration of this machine may add to that; an empty file in its place does not.
-    (apt / "apt.conf").touch()
-    env = {**os.environ, "APT_CONFIG": str(apt / "apt.conf")}
-    _run(*words, "update", env=env)
-    _run(*words, "install", "-y", "--no-install-recommends", "--download-only", PACKAGE, env=env)
-    for package in sorted((apt / "archives").glob("*.deb")):
-        _run("dpkg-deb", "-x", str(package), str(folder / "root"))
-    shutil.rmtree(apt)
+    debian.fetch(folder, [PACKAGE], f"deb [signed-by={KEYS}] {source} {SUITE} main")
 
 
 def main() -> int:

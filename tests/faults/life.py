@@ -894,12 +894,10 @@ def l8_pyepics(room: Room) -> Figure:
     limit=240,
 )
 def l9(room: Room) -> Figure:
-    import numpy as np
     from support import coexist
 
     ioc = room.ioc(coexist.DATABASE)
-    with epicsx.Channel(ioc["w"]) as w:
-        w.put(np.arange(1048576.0), wait=True, timeout=20.0)
+    coexist.fill(ioc)
     clean, skipped = 0, []
     slowest = 0.0
     for order in coexist.ORDERS:

@@ -2,12 +2,17 @@
 
 Run as a file: ``coexist_client.py PREFIX ORDER...``, in the environment that `support.coexist` makes. PREFIX is that of
 an IOC with the records `x`, an ao, and `w`, a waveform of 1 048 576 DOUBLE, full. For each library and round a line
-`ok NAME` goes to standard output, at the end `end` and the seconds of time.monotonic.
+`ok NAME` goes to standard output; then `report` and JSON of what the process has loaded, `Report` in coexist.py; at the
+end `end` and the seconds of time.monotonic.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -21,12 +26,37 @@ PREFIX = sys.argv[1]
 ORDER = sys.argv[2:]
 #: What this process' own IOC, softioc's, has; set when it runs.
 OWN = ""
+#: Bytes that the heap grew while epicsx got 8 MB, at each round.
+GREW: list[int] = []
 
 
 def same(found: Any, wanted: Any) -> None:
     """Fail if a library read another value than was written."""
     if found != wanted:
         raise AssertionError(f"{found!r} was read, {wanted!r} is there")
+
+
+def mapped() -> set[str]:
+    """Return the files of which this process has code or data mapped."""
+    with open("/proc/self/maps", encoding="utf-8") as lines:
+        fields = [line.rstrip("\n").split(maxsplit=5) for line in lines]
+    return {each[5] for each in fields if len(each) == 6 and each[5].startswith("/")}
+
+
+def heap() -> int:
+    """Return the bytes that a preloaded jemalloc or tcmalloc counts as given out; 0 if malloc is libc's."""
+    process = ctypes.CDLL(None)
+    size = ctypes.c_size_t()
+    if hasattr(process, "mallctl"):
+        epoch, length = ctypes.c_uint64(1), ctypes.c_size_t(8)
+        # its figures stand still until this is written
+        same(process.mallctl(b"epoch", None, None, ctypes.byref(epoch), length), 0)
+        wanted = ctypes.byref(size), ctypes.byref(length)
+        same(process.mallctl(b"stats.allocated", *wanted, None, ctypes.c_size_t(0)), 0)
+    elif hasattr(process, "MallocExtension_GetNumericProperty"):
+        name = b"generic.current_allocated_bytes"
+        same(process.MallocExtension_GetNumericProperty(name, ctypes.byref(size)), 1)
+    return size.value
 
 
 def use_epicsx() -> Callable[[float], None]:
@@ -43,7 +73,10 @@ def use_epicsx() -> Callable[[float], None]:
             x.put(value, wait=True, timeout=20.0)
             same(x.get(timeout=20.0).value, value)
             same(heard.wait(20.0), True)
+            gc.collect()  # so that nothing of the others goes meanwhile
+            before = heap()
             array = w.get(timeout=20.0).value
+            GREW.append(heap() - before)
             same((len(array), float(array[-1])), (1_048_576, 1_048_575.0))
         if OWN:
             with epicsx.Channel(OWN) as own:
@@ -54,7 +87,7 @@ def use_epicsx() -> Callable[[float], None]:
 
 
 def use_pyepics() -> Callable[[float], None]:
-    """Get and put with pyepics and its own libca."""
+    """Get and put with pyepics: with its own libca, or with epicscorelibs' where another library has imported that."""
     import epics
 
     def use(value: float) -> None:
@@ -68,9 +101,19 @@ def use_pyepics() -> Callable[[float], None]:
     return use
 
 
+def use_pyepics_own() -> Callable[[float], None]:
+    """Get and put with pyepics and its own libca, also where pyepics would take epicscorelibs'."""
+    from importlib.resources import files
+
+    from epics.ca import clib_search_path
+
+    # pyepics 3.5.10 reads it at its first use: epics/ca.py, find_lib
+    os.environ["PYEPICS_LIBCA"] = str(files("epics.clibs").joinpath(clib_search_path("ca")))
+    return use_pyepics()
+
+
 def use_epicscorelibs() -> Callable[[float], None]:
     """Get with epicscorelibs' own libca, loaded for all to see: RTLD_GLOBAL."""
-    import ctypes
     from concurrent.futures import ThreadPoolExecutor
 
     from epicscorelibs.path import get_lib  # type: ignore[import-not-found,unused-ignore]
@@ -183,6 +226,7 @@ def use_softioc() -> Callable[[float], None]:
 LIBRARIES: dict[str, Callable[[], Callable[[float], None]]] = {
     "epicsx": use_epicsx,
     "pyepics": use_pyepics,
+    "pyepics-own": use_pyepics_own,
     "epicscorelibs": use_epicscorelibs,
     "aioca": use_aioca,
     "cothread": use_cothread,
@@ -191,10 +235,60 @@ LIBRARIES: dict[str, Callable[[], Callable[[float], None]]] = {
 }
 ROUNDS = (2.5, -7.25)
 
+
+def bound(name: str, files: set[str]) -> str:
+    """Return the libca, or libCom where it needs no more, that a library has loaded; empty if there is none."""
+    if name == "epicsx":
+        import epicsx
+
+        return epicsx.build_info()["libca_path"]
+    if name.startswith("pyepics"):
+        import epics
+
+        return str(epics.ca.libca._name)
+    if name == "aioca":
+        from epicscorelibs.ca import cadef
+
+        return str(cadef.libca._name)
+    if name == "cothread":
+        import cothread.cadef
+
+        return str(cothread.cadef.libca._name)
+    from epicscorelibs.path import get_lib
+
+    if name == "epicscorelibs":
+        return str(get_lib("ca"))
+    # the dynamic linker found it for p4p's and softioc's own compiled files
+    found = os.path.realpath(get_lib("Com"))
+    return found if found in {os.path.realpath(each) for each in files} else ""
+
+
+def report() -> dict[str, object]:
+    """Return what this process has loaded: `Report` in coexist.py."""
+    files = mapped()
+    names = {name: bound(name, files) for name in ORDER}
+    mode = ""
+    if "epicsx" in ORDER:
+        import epicsx
+
+        mode = epicsx.build_info()["mode"]
+    return {
+        "mode": mode,
+        "bound": {name: path and os.path.realpath(path) for name, path in names.items()},
+        "mapped": sorted({os.path.realpath(each) for each in files if LIBRARY.search(each)}),
+        "grew": max(GREW, default=0),
+    }
+
+
+#: What a libca, a libCom and a preloaded allocator are called.
+LIBRARY = re.compile(r"/lib(ca|Com(PYEPICS)?|jemalloc|tcmalloc)[-._][^/]*$")
+
+
 if __name__ == "__main__":
     uses = [(name, LIBRARIES[name]()) for name in ORDER]
     for value in ROUNDS:
         for name, use in uses:
             use(value)
             print("ok", name, flush=True)
+    print("report", json.dumps(report()), flush=True)
     print("end", time.monotonic(), flush=True)
