@@ -35,7 +35,13 @@ CACHE = ROOT / "build" / "epics"
 PACKAGE = ROOT / "src" / "epicsx"
 
 # What is not reached from the exported names is dropped.
-LINK = ("-Wl,-Bsymbolic", "-Wl,-z,relro,-z,now", "-Wl,--gc-sections", "-Wl,-O1", "-Wl,--hash-style=gnu")
+LINK = (
+    "-Wl,-Bsymbolic",
+    "-Wl,-z,relro,-z,now",
+    "-Wl,--gc-sections",
+    "-Wl,-O1",
+    "-Wl,--hash-style=gnu",
+)
 
 # The files that a get, a put or an update goes through, by what callgrind counts in them; they are
 # compiled for speed, the byte swaps most of all, and all others for size.
