@@ -149,7 +149,7 @@ wheel: $(TOOLS)  ## sdist, and from it a wheel: repaired, with its SBOM, tested 
 	$(PY) tools/make_sdist.py dist
 	$(if $(filter hardened,$(WHEEL_EPICS)),$(PY) tools/epics_sources.py)
 	EPICSX_EPICS=$(WHEEL_EPICS) EPICSX_EPICS_SDIST=$(CURDIR)/build/epics $(PIP) wheel -q --no-deps -w build/wheel dist/epicsx-*.tar.gz
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m auditwheel repair --strip -w dist build/wheel/epicsx-*.whl
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m auditwheel repair --strip -w dist build/wheel/epicsx-*.whl
 	$(PY) tools/sbom.py dist/epicsx-*.whl
 	$(PY) tools/check_wheel.py --round-trip $(WHEEL_CHECK) dist/epicsx-*.whl
 

@@ -30,6 +30,16 @@ SANITIZE = hardened_build.sanitize_flags()
 CYTHONIZED = Path("build/coverage/cython" if COVERAGE else "build/cython")
 REPEATER = PACKAGE / "_carepeater.c"
 
+# What Cython makes is long, and most of it runs seldom: it is compiled for size, but for the files
+# that each get and put goes through. Our own C, which runs in libca's threads, keeps -O3. What that
+# costs in instructions is told in docs/building.md. Without the builtin, as -Os would copy arrays
+# with string instructions.
+_SMALL = ("-Os", "-fno-builtin-memcpy")
+LEVELS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("_ca", "_dbr", "_sample"), ("-O2",)),
+    **dict.fromkeys(("_stream", "_request", "_bulk", "_deliver"), _SMALL),
+}
+
 DIRECTIVES = {
     "language_level": 3,
     "embedsignature": True,
@@ -82,6 +92,11 @@ def _compile_args() -> list[str]:
         return ["-O0", "-g0", "--coverage", "-fprofile-update=atomic", "-fvisibility=hidden"]
     # -g0: Python's own flags ask for -g, which would triple the size of the modules
     return ["-O3", "-g" if os.environ.get("EPICSX_DEBUG") else "-g0", "-fvisibility=hidden"]
+
+
+def _level(source: str) -> tuple[str, ...]:
+    """What one file is compiled with, besides: by its name, as that of Cython's has no C of ours."""
+    return () if SANITIZE or COVERAGE else LEVELS.get(Path(source).stem, ())
 
 
 def _link_args() -> list[str]:
@@ -212,6 +227,18 @@ class build_ext(_build_ext):
                 quiet=not self.verbose,
             )
             ext.sources = done.sources
+
+    def build_extensions(self) -> None:
+        compile_one = getattr(self.compiler, "_compile", None)
+        if compile_one is not None:  # MSVC's has none, and no level of these
+            # setuptools has flags for a module, and not for one of its files
+            def leveled(
+                obj: str, src: str, ext: str, cc: list[str], post: list[str], pp: list[str]
+            ) -> None:
+                compile_one(obj, src, ext, cc, [*post, *_level(src)], pp)
+
+            self.compiler._compile = leveled
+        super().build_extensions()
 
     def build_extension(self, ext: Extension) -> None:
         path = Path(self.get_ext_fullpath(ext.name))

@@ -32,7 +32,9 @@ SDIST = f"epicscorelibs-{VERSION}.tar.gz"
 MODULES = {"Com": "modules/libcom/src", "ca": "modules/ca/src"}
 _WANTED = ("configure/", "setup.py.d/", "LICENSE", *(f"{m}/" for m in MODULES.values()))
 # Parts of an IOC that no client calls; the first needs headers of the database.
-_LEFT_OUT = ("as/asTrapWrite.c", "generated/asLib.c", "iocsh/libComRegister.c")
+_LEFT_OUT = (
+    "as/asTrapWrite.c", "generated/asLib.c", "iocsh/libComRegister.c", "iocsh/iocsh.cpp",
+)  # fmt: skip
 _TOOLS = Path(__file__).resolve().parent
 
 
@@ -228,6 +230,15 @@ def _error_table(top: Path) -> str:
     return "\n".join(lines + rows) + "\n"
 
 
+# What libCom's clock and environment tell the shell of an IOC: a client has none.
+_NO_SHELL = """#include "iocsh.h"
+void iocshRegister(const iocshFuncDef *definition, iocshCallFunc function) {
+    (void)definition, (void)function;
+}
+void iocshEnvClear(const char *name) { (void)name; }
+"""
+
+
 def _generate(top: Path) -> None:
     include = top / "include"
     include.mkdir(exist_ok=True)
@@ -243,7 +254,8 @@ def _generate(top: Path) -> None:
     template = (top / "modules/libcom/src/libComVersion.h@").read_text()
     text = re.sub(r"@([A-Z_]+)@", lambda m: numbers[m.group(1)], template)
     (include / "libComVersion.h").write_text(text)
-    (top / "generated.c").write_text(_environment_table(top) + _error_table(top))
+    text = _environment_table(top) + _error_table(top) + _NO_SHELL
+    (top / "generated.c").write_text(text)
     (top / "added").mkdir(exist_ok=True)
     for name in ADDED:
         shutil.copyfile(_TOOLS / "hardened" / name, top / "added" / name)

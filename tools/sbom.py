@@ -175,10 +175,10 @@ def add(path: Path) -> str:
         listing = io.StringIO()
         csv.writer(listing, lineterminator="\n").writerows(rows)
         new = path.with_name(f".{path.name}.new")
-        with zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED) as out:
+        with zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as out:
             for info in old.infolist():
                 if info.filename not in (name, record):
-                    out.writestr(info, old.read(info), zipfile.ZIP_DEFLATED)
+                    out.writestr(info, old.read(info), zipfile.ZIP_DEFLATED, 9)
             last = old.getinfo(record)
             out.writestr(_like(last, name), data)
             out.writestr(_like(last, record), listing.getvalue())
