@@ -22,7 +22,6 @@ from pathlib import Path
 
 from epics_libs import LIBRARIES, SUFFIX, EpicsNotFound, run, tool
 
-
 # where the copies lie, seen from a module; as Epics.rpath has it on macOS
 FROM_MODULES = "@loader_path/lib"
 # room for longer names, which is asked for when a program is linked that bind() shall edit

@@ -30,6 +30,7 @@ SPEC = "1.6"
 
 _RELEASE = re.compile(rb"EPICS R?(\d+\.\d+[0-9A-Za-z.+-]*)\0")
 _SOURCE = re.compile(rb"[ -~]*\bepicscorelibs (\d[\d.]*\d)[ -~]*")
+_EPICS = re.compile(r"(lib)?(ca|Com)[-.]")
 _LIBRARY = re.compile(r"\.(so|dylib|dll)(\.[\d.]+)?$")
 
 
@@ -102,7 +103,7 @@ def _epics(wheel: Wheel) -> dict[str, object]:
         "version": release,
         "licenses": [{"license": {"id": "EPICS"}}],
         "purl": f"pkg:github/epics-base/epics-base{tag}",
-        "components": [_file(name, data) for name, data in wheel.libraries.items()],
+        "components": [_file(n, d) for n, d in wheel.libraries.items() if _EPICS.match(_base(n))],
     }
     source = _SOURCE.search(wheel.linkage)
     if source:
@@ -121,6 +122,24 @@ def _epics(wheel: Wheel) -> dict[str, object]:
     return component
 
 
+def _others(wheel: Wheel) -> list[dict[str, object]]:
+    """What the repair has brought besides: Microsoft's C++ library, in wheels for Windows."""
+    return [
+        {
+            "type": "library",
+            "bom-ref": f"library:{name}",
+            "name": re.split(r"[-.]", _base(name))[0],
+            "components": [_file(name, data)],
+        }
+        for name, data in wheel.libraries.items()
+        if not _EPICS.match(_base(name))
+    ]
+
+
+def _base(name: str) -> str:
+    return PurePosixPath(name).name
+
+
 def make(path: Path) -> dict[str, object]:
     """The bill of materials of one wheel, as CycloneDX has it.
 
@@ -131,7 +150,7 @@ def make(path: Path) -> dict[str, object]:
     """
     wheel = read(path)
     purl = f"pkg:pypi/{wheel.name}@{wheel.version}"
-    parts = [_epics(wheel)] if wheel.libraries else []
+    parts = [_epics(wheel), *_others(wheel)] if wheel.libraries else []
     mark = purl + "".join(f"\n{n} {_digest(d)}" for n, d in wheel.libraries.items())
     return {
         "$schema": f"http://cyclonedx.org/schema/bom-{SPEC}.schema.json",
