@@ -5,7 +5,7 @@
 
 It is CycloneDX JSON, in the wheel's `.dist-info/sboms`, where PEP 770 has tools look for it. All of
 it is read from the wheel itself: the libraries after auditwheel and its like have changed them, the
-release that libCom says it is of, and the words that the build has compiled into `_linkage`. So it
+release that they say they are of, and the words that the build has compiled into `_linkage`. So it
 is made last, and the same wheel always gives the same bytes.
 """
 
@@ -28,7 +28,8 @@ from pathlib import Path, PurePosixPath
 NAME = "epicsx.cdx.json"
 SPEC = "1.6"
 
-_RELEASE = re.compile(rb"EPICS R?(\d+\.\d+[0-9A-Za-z.+-]*)\0")
+# a string of its own in libCom, but not in a Com.dll; in libca the line that names the library
+_RELEASE = re.compile(rb"EPICS R?(\d+\.\d+[0-9A-Za-z.+-]*)(?:\0|, CA Client)")
 _SOURCE = re.compile(rb"[ -~]*\bepicscorelibs (\d[\d.]*\d)[ -~]*")
 _EPICS = re.compile(r"(lib)?(ca|Com)[-.]")
 _LIBRARY = re.compile(r"\.(so|dylib|dll)(\.[\d.]+)?$")

@@ -213,7 +213,7 @@ class Build:
         folders = [f"-I{ROOT / 'include'}", f"-I{ROOT / 'src/epicsx'}"]
         folders += [f"-isystem{self.work / name}" for name in ("python", "numpy", "epics")]
         zig("cc", "-target", self.target.name, "-c", "-O0", "-g0", "-fvisibility=hidden",
-            "-fno-sanitize=undefined", *warnings, *folders, *system,
+            "-fno-sanitize=undefined", "-fno-stack-protector", *warnings, *folders, *system,
             '-DEPICSX_MODE="bundled"', '-DEPICSX_LINKED="cross"', *flags, ROOT / source, "-o", out)  # fmt: skip
         self._made[source] = out
         return out
