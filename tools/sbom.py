@@ -5,7 +5,7 @@
 
 It is CycloneDX JSON, in the wheel's `.dist-info/sboms`, where PEP 770 has tools look for it. All of
 it is read from the wheel itself: the libraries after auditwheel and its like have changed them, the
-release that libCom says it is of, and the words that the build has compiled into `_linkage`. So it
+release that they say they are of, and the words that the build has compiled into `_linkage`. So it
 is made last, and the same wheel always gives the same bytes.
 """
 
@@ -28,8 +28,10 @@ from pathlib import Path, PurePosixPath
 NAME = "epicsx.cdx.json"
 SPEC = "1.6"
 
-_RELEASE = re.compile(rb"EPICS R?(\d+\.\d+[0-9A-Za-z.+-]*)\0")
+# a string of its own in libCom, but not in a Com.dll; in libca the line that names the library
+_RELEASE = re.compile(rb"EPICS R?(\d+\.\d+[0-9A-Za-z.+-]*)(?:\0|, CA Client)")
 _SOURCE = re.compile(rb"[ -~]*\bepicscorelibs (\d[\d.]*\d)[ -~]*")
+_EPICS = re.compile(r"(lib)?(ca|Com)[-.]")
 _LIBRARY = re.compile(r"\.(so|dylib|dll)(\.[\d.]+)?$")
 
 
@@ -102,7 +104,7 @@ def _epics(wheel: Wheel) -> dict[str, object]:
         "version": release,
         "licenses": [{"license": {"id": "EPICS"}}],
         "purl": f"pkg:github/epics-base/epics-base{tag}",
-        "components": [_file(name, data) for name, data in wheel.libraries.items()],
+        "components": [_file(n, d) for n, d in wheel.libraries.items() if _EPICS.match(_base(n))],
     }
     source = _SOURCE.search(wheel.linkage)
     if source:
@@ -121,6 +123,24 @@ def _epics(wheel: Wheel) -> dict[str, object]:
     return component
 
 
+def _others(wheel: Wheel) -> list[dict[str, object]]:
+    """What the repair has brought besides: Microsoft's C++ library, in wheels for Windows."""
+    return [
+        {
+            "type": "library",
+            "bom-ref": f"library:{name}",
+            "name": re.split(r"[-.]", _base(name))[0],
+            "components": [_file(name, data)],
+        }
+        for name, data in wheel.libraries.items()
+        if not _EPICS.match(_base(name))
+    ]
+
+
+def _base(name: str) -> str:
+    return PurePosixPath(name).name
+
+
 def make(path: Path) -> dict[str, object]:
     """The bill of materials of one wheel, as CycloneDX has it.
 
@@ -131,7 +151,7 @@ def make(path: Path) -> dict[str, object]:
     """
     wheel = read(path)
     purl = f"pkg:pypi/{wheel.name}@{wheel.version}"
-    parts = [_epics(wheel)] if wheel.libraries else []
+    parts = [_epics(wheel), *_others(wheel)] if wheel.libraries else []
     mark = purl + "".join(f"\n{n} {_digest(d)}" for n, d in wheel.libraries.items())
     return {
         "$schema": f"http://cyclonedx.org/schema/bom-{SPEC}.schema.json",

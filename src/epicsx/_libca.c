@@ -600,7 +600,6 @@ static ex_channel *next_plan(ex_lane *lane, int me)
 /* One plan. Lane lock held on entry and exit. */
 static void work(ex_lane *lane, int me, ex_channel *ch)
 {
-    int steps = 0;
     ch->working = 1;
     lane->workers[me].channel = ch;
     if (lane->plan_head && !lane->watching)
@@ -608,10 +607,8 @@ static void work(ex_lane *lane, int me, ex_channel *ch)
     do {
         ch->dirty = 0;
         lane->workers[me].since = ex_now();
-        while (!ex_load(&lane->stopping) && channel_step(lane, ch)) {
+        while (!ex_load(&lane->stopping) && channel_step(lane, ch))
             lane->workers[me].since = ex_now();
-            steps++;
-        }
     } while (ch->dirty && !ex_load(&lane->stopping));
     ch->working = 0;
     lane->workers[me].channel = NULL;

@@ -7,7 +7,10 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#ifndef _WIN32
+#ifdef _WIN32
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#else
 #include <dlfcn.h>
 #endif
 
@@ -25,8 +28,16 @@
 static PyObject *file_of(const void *address)
 {
 #ifdef _WIN32
-    (void) address;
-    Py_RETURN_NONE;
+    const DWORD how = GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT;
+    wchar_t name[1024];
+    HMODULE file;
+    DWORD length;
+    if (!GetModuleHandleExW(how, (LPCWSTR) address, &file))
+        Py_RETURN_NONE;
+    length = GetModuleFileNameW(file, name, sizeof name / sizeof *name);
+    if (length == 0 || length == sizeof name / sizeof *name)
+        Py_RETURN_NONE;
+    return PyUnicode_FromWideChar(name, (Py_ssize_t) length);
 #else
     Dl_info info;
     if (!dladdr(address, &info) || info.dli_fname == NULL)

@@ -13,11 +13,6 @@
 #include "epicsx_queue.h"
 
 #include <string.h>
-#if defined(_WIN32)
-#include <winsock2.h>
-#else
-#include <unistd.h>
-#endif
 
 /* ----------------------------------------------------- what libca may answer */
 
@@ -591,25 +586,13 @@ void ex_inbox_unref(ex_inbox *b)
     free(b);
 }
 
-static void ring(int fd)
-{
-    char byte = 1;
-#if defined(_WIN32)
-    (void)send((SOCKET)fd, &byte, 1, 0);
-#else
-    /* A full pipe is as good as a written one: the loop will wake. */
-    ssize_t n = write(fd, &byte, 1);
-    (void)n;
-#endif
-}
-
 /* One wake of the loop per batch: `rung` stays until the loop takes. Inbox lock held. */
 static void ring_once(ex_inbox *b)
 {
     if (!b->rung) {
         b->rung = 1;
         b->rings++;
-        ring(b->fd);                     /* under the lock: the descriptor closes only after `dead` is set */
+        ex_poke(b->fd);                  /* under the lock: the descriptor closes only after `dead` is set */
     }
 }
 

@@ -12,12 +12,6 @@
 #include "epicsx_dbr.h"
 
 #include <string.h>
-#if !defined(_WIN32)
-#include <unistd.h>
-#else
-#include <io.h>
-#define write _write
-#endif
 
 #define EPOCH_1990 631152000ll
 
@@ -115,9 +109,8 @@ static void ring_tell(ex_ring *r)
     if (r->sleeping)
         ex_broadcast(&r->cond);
     if (r->armed && r->fd >= 0) {
-        /* Under the lock: the descriptor closes only after ex_ring_watch(-1). A full pipe rings all the same. */
-        ptrdiff_t done = write(r->fd, "x", 1);
-        (void)done;
+        /* Under the lock: the descriptor closes only after ex_ring_watch(-1). */
+        ex_poke(r->fd);
         r->armed = 0;
     }
 }
