@@ -256,8 +256,9 @@ def _fill(
     found.datatype = code if code > DBR_CTRL_DOUBLE else code % 7
     if stamped is not None:
         ns, found.status, found.severity = stamped
-        found.raw_stamp = divmod(ns, 1_000_000_000)
-        found.timestamp = round(ns / 1e9, 6)
+        found.raw_stamp = seconds, part = divmod(ns, 1_000_000_000)
+        # aioca's sum: ns / 1e9 is nearer, and of one stamp in sixteen another number of microseconds
+        found.timestamp = round(seconds + part * 1e-9, 6)
 
 
 def _add_control(found: Any, sample: Sample, native: int) -> None:

@@ -152,7 +152,6 @@ def test_callbacks_that_raise_are_counted_and_logged_within_reason(
         wait_until(lambda: own[0].closed)
         wait_until(lambda: channel.stats.callback_errors > count)
         own.clear()
-    caplog.clear()  # the tracebacks keep what they tell of
 
 
 def test_a_pv_has_them_too(ioc: SoftIOC, caplog: pytest.LogCaptureFixture) -> None:
@@ -168,7 +167,6 @@ def test_a_pv_has_them_too(ioc: SoftIOC, caplog: pytest.LogCaptureFixture) -> No
     assert (stats.disconnects, stats.rejected_puts, stats.decode_errors) == (0, 0, 0)
     pv.disconnect()
     assert pv.stats.received == sum(pv.stats[1:5]) >= stats.received
-    caplog.clear()  # the tracebacks keep what they tell of
 
 
 def test_losses_and_refused_puts(spare_ioc: Callable[..., SoftIOC]) -> None:
