@@ -174,15 +174,15 @@ class Circuit(asyncio.Protocol):
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.number = 0
-        self.parser = Parser()
+        self.parser: Parser = Parser()
         self.channels: dict[int, Opened] = {}
         self.subscriptions: dict[int, Subscription] = {}
         self.events = True
         self.sids = 0
         self.transport: asyncio.Transport | None = None
         self.queue: deque[bytes | float | None] = deque()  # None: reset
-        self.pausing = False
-        self.ended = False  # the client sends no more
+        self.pausing: bool = False
+        self.ended: bool = False  # the client sends no more
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -214,7 +214,7 @@ class Circuit(asyncio.Protocol):
 
     def go_on(self) -> None:
         """Write what is queued, until a pause."""
-        self.pausing = False
+        self.pausing: bool = False
         while self.queue and self.transport is not None:
             part = self.queue.popleft()
             if part is None and self.unsent():
@@ -279,18 +279,20 @@ class Engine:
         self.port = port
         self.rules: list[Rule] = []
         self.circuits: dict[int, Circuit] = {}
-        self.began = 0
+        self.began: int = 0
         self.requests: deque[Request] = deque(maxlen=KEPT)
         self.totals: Counter[tuple[int, str | None]] = Counter()  # by command and channel
         self.puts: list[tuple[str, Any]] = []
-        self.changed = threading.Condition()
+        self.changed: threading.Condition = threading.Condition()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.ready: concurrent.futures.Future[None] = concurrent.futures.Future()
         self.over: asyncio.Event | None = None
         self.udp: asyncio.DatagramTransport | None = None
         self.pending: set[concurrent.futures.Future[Any]] = set()  # given to `do`, not done
-        self.owner = os.getpid()
-        self.thread = threading.Thread(target=self.run, name=f"FakeServer {port}", daemon=True)
+        self.owner: int = os.getpid()
+        self.thread: threading.Thread = threading.Thread(
+            target=self.run, name=f"FakeServer {port}", daemon=True
+        )
 
     # -- its thread
 
