@@ -214,7 +214,7 @@ class Circuit(asyncio.Protocol):
 
     def go_on(self) -> None:
         """Write what is queued, until a pause."""
-        self.pausing: bool = False
+        self.pausing = False
         while self.queue and self.transport is not None:
             part = self.queue.popleft()
             if part is None and self.unsent():
