@@ -26,6 +26,8 @@ WANTED = os.environ.get("PYTHONS", "").replace(",", " ").split()
 
 def tests(session: nox.Session, version: str) -> None:
     """Build epicsx for one Python, into an environment of its own, and run the suite there."""
+    if version not in pythons.SUPPORTED:
+        session.error(f"Python {version} is none of {', '.join(pythons.SUPPORTED)}")
     if version not in FOUND:
         session.error(f"Python {version} was asked for, and is not here")
     # not editable: what is tested is what is installed, and the builds do not disturb each other

@@ -24,6 +24,7 @@ _HEADING = re.compile(
     r"\[(?P<version>Unreleased|\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?)\]"
     r"(?: - (?P<date>\d{4}-\d\d-\d\d))?(?P<yanked> \[YANKED\])?"
 )
+_LINK = re.compile(r"\[[^\]]+\]: \S+$")
 
 
 class ChangelogError(Exception):
@@ -103,6 +104,8 @@ def _read(line: str, number: int, section: Section, kind: str) -> None:
         if not kind:
             raise ChangelogError(f"line {number}: an entry before the first of {', '.join(KINDS)}")
         section.entries[kind].append(line[2:])
+    elif _LINK.match(line):  # the form ends with them: [0.2.0]: https://...
+        section.text.pop()
     elif line.startswith("  ") and kind and section.entries[kind]:
         section.entries[kind][-1] += " " + line.strip()
     elif line.strip() and kind:
@@ -128,8 +131,8 @@ def release(tag: str, sections: list[Section], current: str) -> str:
         raise ChangelogError(f"the newest version in the changelog is {found}, not {current}")
     if not any(newest.entries.values()):
         raise ChangelogError(f"the changelog says nothing of {current}")
-    if any(sections[0].entries.values()):
-        raise ChangelogError("there are entries under [Unreleased]; move them to the release")
+    if "".join(sections[0].text).strip():
+        raise ChangelogError("there is something under [Unreleased]; move it to the release")
     return "\n".join(newest.text).strip()
 
 

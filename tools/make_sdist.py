@@ -5,7 +5,9 @@
 
 setuptools writes into an sdist when each file was last touched, who owns it and what the umask was.
 Here the archive is written once more: sorted, owned by nobody, each file as old as SOURCE_DATE_EPOCH
-says, or the last commit where that is not set.
+says, or the last commit where that is not set. In a git checkout it has the files that git knows, all
+of them, as they are in the folder; what git does not know is left out. The Python that runs this must
+have setuptools.
 """
 
 from __future__ import annotations
@@ -29,8 +31,21 @@ ROOT = Path(__file__).resolve().parents[1]
 _BUILD = "import sys; from setuptools import build_meta as b; b.build_sdist(sys.argv[1])"
 
 
+def tracked() -> list[str] | None:
+    """The files of the checkout that git knows; None where this is no checkout."""
+    if not (ROOT / ".git").exists():
+        return None
+    names = run("git", "-C", ROOT, "ls-files", "-z").split("\0")
+    return [name for name in names if name and (ROOT / name).is_file()]
+
+
 def source_tree(work: Path, name: str = "tree") -> Path:
-    """A copy of the sources without anything that an earlier build has left."""
+    """A copy of the sources without anything that an earlier build, or somebody, has left there."""
+    if (names := tracked()) is not None:
+        for each in names:
+            (work / name / each).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / each, work / name / each)
+        return work / name
     # also no .egg-info: setuptools takes the list of files in it for part of the new one
     leave = shutil.ignore_patterns(
         ".git", ".venv", "build", "dist", "*.so", "lib", "bin", "__pycache__", "*.egg-info",
@@ -68,11 +83,11 @@ def normalised(data: bytes, when: int) -> bytes:
     return out.getvalue()
 
 
-def build(tree: Path, dest: Path, when: int) -> Path:
-    """The sdist of a tree, in the folder dest."""
+def build(tree: Path, dest: Path, when: int, python: str | Path = sys.executable) -> Path:
+    """The sdist of a tree, in the folder dest, made by a Python that has setuptools."""
     dest.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="epicsx-") as folder:
-        run(sys.executable, "-c", _BUILD, folder, cwd=tree)
+        run(python, "-c", _BUILD, folder, cwd=tree)
         (made,) = Path(folder).glob("*.tar.gz")
         target = dest / made.name
         target.write_bytes(normalised(made.read_bytes(), when))
@@ -94,7 +109,16 @@ def compare(work: Path, when: int) -> str:
         finally:
             os.umask(before)
     check(made[0] == made[1], "two builds of the sdist differ")
+    check_whole(made[0])
     return hashlib.sha256(made[0]).hexdigest()
+
+
+def check_whole(data: bytes) -> None:
+    """Fail if the sdist lacks a file that git knows: what MANIFEST.in has no pattern for."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    lacks = sorted(set(tracked() or ()) - inside)
+    check(not lacks, f"not in the sdist, see MANIFEST.in: {', '.join(lacks)}")
 
 
 def main() -> None:

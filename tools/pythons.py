@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.14t")
+SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.13t", "3.14", "3.14t")
 
 _ASK = (
     "import sys, sysconfig as s; "
@@ -47,11 +47,10 @@ def candidates(version: str, environ: Mapping[str, str]) -> Iterator[Path]:
     if found:
         yield Path(found)
     root = Path(environ.get("PYENV_ROOT") or Path(environ.get("HOME", "/"), ".pyenv"))
-    # 3.14.0t is free-threaded 3.14, 3.14.0 is not; the newest first
-    free = version.endswith("t")
-    pattern = re.compile(rf"{re.escape(version.rstrip('t'))}(\.(\d+))?.*")
+    # 3.14.0t and 3.14t-dev are free-threaded 3.14, 3.14.0 and 3.14-dev are not; the newest first
+    free = "t" if version.endswith("t") else ""
+    pattern = re.compile(rf"{re.escape(version.rstrip('t'))}(\.\d+((a|b|rc)\d+)?)?{free}(-.*)?")
     folders = [p for p in root.glob("versions/*") if pattern.fullmatch(p.name)]
-    folders = [p for p in folders if p.name.endswith("t") == free]
     for folder in sorted(folders, key=_patch, reverse=True):
         yield folder / "bin" / "python3"
 

@@ -30,6 +30,7 @@ SPEC = "1.6"
 
 # a string of its own in libCom, but not in a Com.dll; in libca the line that names the library
 _RELEASE = re.compile(rb"EPICS R?(\d+\.\d+[0-9A-Za-z.+-]*)(?:\0|, CA Client)")
+_YAJL = re.compile(rb"yajl_parse")
 _SOURCE = re.compile(rb"[ -~]*\bepicscorelibs (\d[\d.]*\d)[ -~]*")
 _EPICS = re.compile(r"(lib)?(ca|Com)[-.]")
 _LIBRARY = re.compile(r"\.(so|dylib|dll)(\.[\d.]+)?$")
@@ -123,6 +124,21 @@ def _epics(wheel: Wheel) -> dict[str, object]:
     return component
 
 
+def _yajl(wheel: Wheel) -> list[dict[str, object]]:
+    """The parser of JSON that libCom has inside, where it has not been left out."""
+    if not any(_YAJL.search(data) for data in wheel.libraries.values()):
+        return []
+    return [
+        {
+            "type": "library",
+            "bom-ref": "yajl",
+            "name": "YAJL, inside libCom",
+            "licenses": [{"license": {"id": "ISC"}}],
+            "purl": "pkg:github/lloyd/yajl",
+        }
+    ]
+
+
 def _others(wheel: Wheel) -> list[dict[str, object]]:
     """What the repair has brought besides: Microsoft's C++ library, in wheels for Windows."""
     return [
@@ -151,7 +167,7 @@ def make(path: Path) -> dict[str, object]:
     """
     wheel = read(path)
     purl = f"pkg:pypi/{wheel.name}@{wheel.version}"
-    parts = [_epics(wheel), *_others(wheel)] if wheel.libraries else []
+    parts = [_epics(wheel), *_yajl(wheel), *_others(wheel)] if wheel.libraries else []
     mark = purl + "".join(f"\n{n} {_digest(d)}" for n, d in wheel.libraries.items())
     return {
         "$schema": f"http://cyclonedx.org/schema/bom-{SPEC}.schema.json",

@@ -7,22 +7,30 @@ import re
 from epicsx import _linkage
 from epicsx._version import __version__
 
-# libCom carries the release text of the EPICS base that it was compiled from.
-_RELEASE = re.compile(rb"EPICS R?(\d+\.\d+[0-9A-Za-z.+-]*)\0")
+# libCom carries the release text of the EPICS base that it was compiled from; under Windows libca alone does.
+_RELEASE = re.compile(rb"EPICS R?(\d+\.\d+[0-9A-Za-z.+-]*)(?:\0|, CA Client)")
 
 _OWN = "epicsx: BSD-3-Clause (LICENSE)"
 _BUNDLED = "bundled libca and libCom of EPICS base: EPICS Open License (licenses/EPICS-base.txt)"
+_YAJL = "YAJL in libCom: ISC (licenses/YAJL.txt)"
 
 
-def _base_release(path: str | None) -> str:
-    if path is None:
-        return "unknown"
-    try:
-        with open(path, "rb") as file:
-            found = _RELEASE.search(file.read())
-    except OSError:
-        return "unknown"
-    return found.group(1).decode("ascii") if found else "unknown"
+def _base_release(*paths: str | None) -> str:
+    for path in filter(None, paths):
+        try:
+            with open(path, "rb") as file:
+                found = _RELEASE.search(file.read())
+        except OSError:
+            continue
+        if found:
+            return found.group(1).decode("ascii")
+    return "unknown"
+
+
+def _licence() -> str:
+    if _linkage.MODE in ("base", "system"):
+        return _OWN
+    return "; ".join([_OWN, _BUNDLED, *([_YAJL] if _linkage.MODE == "bundled" else [])])
 
 
 def build_info() -> dict[str, str]:
@@ -42,15 +50,15 @@ def build_info() -> dict[str, str]:
         ``licence``: of epicsx, and of the libraries inside the package if there are any, whose
         texts come with it.
     """
-    libcom = _linkage.libcom_path()
+    libca, libcom = _linkage.libca_path(), _linkage.libcom_path()
     return {
         "epicsx_version": __version__,
         "mode": _linkage.MODE,
         "linked": _linkage.LINKED,
         "guards": _linkage.GUARDS,
-        "libca_version": _base_release(libcom),
+        "libca_version": _base_release(libcom, libca),
         "ca_protocol": _linkage.ca_protocol(),
-        "libca_path": _linkage.libca_path() or "unknown",
+        "libca_path": libca or "unknown",
         "libcom_path": libcom or "unknown",
-        "licence": _OWN if _linkage.MODE in ("base", "system") else f"{_OWN}; {_BUNDLED}",
+        "licence": _licence(),
     }

@@ -36,6 +36,9 @@ Words of introduction.
 ### Added
 
 - A first try.
+
+[Unreleased]: https://example.org/compare/v0.2.0...HEAD
+[0.2.0]: https://example.org/compare/v0.2.0rc1...v0.2.0
 """
 
 
@@ -104,6 +107,7 @@ def test_a_release_that_is_ready_has_its_text() -> None:
             "## [Unreleased]\n\n### Added\n\n- More.\n",
             "move",
         ),
+        ("v0.2.0", "0.2.0", "## [Unreleased]\n", "## [Unreleased]\n\nMore to come.\n", "move"),
     ],
 )
 def test_a_release_that_is_not_ready_is_refused(

@@ -196,7 +196,7 @@ def test_delvewheel_gives_the_dlls_names_of_their_own(
         "epicsx/__init__.py": (ROOT / "src/epicsx/__init__.py").read_bytes(),
         f"epicsx/{module.name}": module.read_bytes(),
         f"{info}/METADATA": b"Metadata-Version: 2.4\nName: epicsx\nVersion: 1.0\n"
-        b"License-Expression: BSD-3-Clause AND EPICS\n",
+        b"License-Expression: BSD-3-Clause AND EPICS AND ISC\n",
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: cp312-cp312-win_amd64\n",
     }
     contents[f"{info}/RECORD"] = "".join(f"{n},,\n" for n in (*contents, f"{info}/RECORD")).encode()

@@ -53,11 +53,15 @@ def test_a_shim_that_fails_does_not_hide_pyenvs_own(
 ) -> None:
     script(tmp_path / "bin" / f"python{OURS}", "echo no version is chosen >&2; exit 127")
     home = tmp_path / "pyenv" / "versions"
-    newest, older = (f"{OURS.rstrip('t')}.{n}" + "t" * OURS.endswith("t") for n in (12, 9))
-    for version in (newest, older):
+    free = "t" * OURS.endswith("t")
+    newest, older, built = (f"{OURS.rstrip('t')}{n}{free}" for n in (".12", ".9", ""))
+    built += "-dev"
+    for version in (newest, older, built):
         script(home / version / "bin" / "python3", f'exec "{sys.executable}" "$@"')
     names = [p.parent.parent.name for p in pythons.candidates(OURS, environ)][1:]
-    assert names == [newest, older]
+    assert names == [newest, older, built]
+    other = "" if free else "t"
+    assert not list(pythons.candidates(OURS.rstrip("t") + other, environ))
     assert pythons.program(OURS, environ) == Path(sys.executable)
 
 

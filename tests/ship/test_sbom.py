@@ -44,7 +44,7 @@ def make_wheel(folder: Path, libraries: list[Path]) -> Path:
         **{f"epicsx/lib/{p.name}": p.read_bytes() for p in libraries},
         f"{INFO}/METADATA": (
             f"Metadata-Version: 2.4\nName: epicsx\nVersion: {__version__}\n"
-            "License-Expression: BSD-3-Clause AND EPICS\n\n"
+            "License-Expression: BSD-3-Clause AND EPICS AND ISC\n\n"
         ).encode(),
     }
     rows = [f"{name},,\n" for name in (*contents, f"{INFO}/RECORD")]
@@ -78,7 +78,7 @@ def test_it_is_valid_cyclonedx(wheel: Path) -> None:
 @bundled
 def test_it_names_the_epics_base_that_is_loaded(wheel: Path) -> None:
     bom: Any = sbom.make(wheel)
-    (epics,) = bom["components"]
+    epics, *others = bom["components"]
     assert epics["version"] == build_info()["libca_version"]
     # a snapshot has no tag of its own
     tag = "" if "-DEV" in epics["version"] else f"@R{epics['version']}"
@@ -90,13 +90,24 @@ def test_it_names_the_epics_base_that_is_loaded(wheel: Path) -> None:
     assert [d["ref"] for d in bom["dependencies"]] == [
         f"pkg:pypi/epicsx@{__version__}",
         "epics-base",
+        *(other["bom-ref"] for other in others),
     ]
+
+
+@bundled
+def test_it_names_what_is_inside_libcom_and_its_licence(wheel: Path) -> None:
+    bom: Any = sbom.make(wheel)
+    licences = {c["bom-ref"]: c["licenses"][0]["license"]["id"] for c in bom["components"]}
+    # epicscorelibs' libCom has it, the hardened build leaves it out
+    yajl = {} if build_info()["mode"] == "hardened" else {"yajl": "ISC"}
+    assert licences == {"epics-base": "EPICS", **yajl}
+    assert ("ISC" in build_info()["licence"]) is bool(yajl)
 
 
 @bundled
 def test_it_has_the_hash_of_each_library_and_of_nothing_else(wheel: Path) -> None:
     bom: Any = sbom.make(wheel)
-    (epics,) = bom["components"]
+    epics = bom["components"][0]
     told = {c["name"]: c["hashes"][0]["content"] for c in epics["components"]}
     assert told == {
         f"epicsx/lib/{p.name}": hashlib.sha256(p.read_bytes()).hexdigest() for p in LIBRARIES

@@ -93,6 +93,11 @@ def test_the_sources_are_away_for_a_while_only(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["src"]
 
 
+def test_sources_that_are_not_there_are_not_taken_away(tmp_path: Path) -> None:
+    with pytest.raises(check_wheel.Failed, match="there is no"), check_wheel.hidden(tmp_path):
+        pass
+
+
 def test_a_source_tree_is_not_taken_for_a_wheel(tmp_path: Path) -> None:
     if ROOT not in Path(str(epicsx.__file__)).resolve().parents:
         pytest.skip("a wheel is installed here")

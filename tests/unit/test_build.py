@@ -71,6 +71,8 @@ def test_build_info_names_the_library_that_is_mapped() -> None:
     bundled = info["mode"] not in ("base", "system")
     assert ("licenses/EPICS-base.txt" in info["licence"]) is bundled
     assert "SOFTWARE LICENSE" in (ROOT / "licenses" / "EPICS-base.txt").read_text().upper()
+    assert ("licenses/YAJL.txt" in info["licence"]) is (info["mode"] == "bundled")
+    assert "Permission to use" in (ROOT / "licenses" / "YAJL.txt").read_text()
     for key in ("libca_path", "libcom_path"):
         assert Path(info[key]).is_file()
     if sys.platform.startswith("linux"):
@@ -216,6 +218,16 @@ def test_bundled_can_be_asked_for_where_epics_base_is_set(base: Path) -> None:
     pytest.importorskip("epicscorelibs")
     found = epics_libs.find_epics({"EPICS_BASE": str(base), "EPICSX_EPICS": "bundled"})
     assert (found.mode, found.rpath) == ("bundled", "$ORIGIN/lib")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libca is compiled on Linux")
+def test_a_hardened_build_says_that_patchelf_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(epics_libs.EpicsNotFound, match="the program patchelf is needed"):
+        epics_libs.find_epics({"EPICSX_EPICS": "hardened"})
 
 
 # ---------------------------------------------------------------------------- the repeater
