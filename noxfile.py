@@ -31,7 +31,7 @@ def tests(session: nox.Session, version: str) -> None:
     if version not in FOUND:
         session.error(f"Python {version} was asked for, and is not here")
     # not editable: what is tested is what is installed, and the builds do not disturb each other
-    session.install(".[test]")
+    session.install(".[test,demo]")
     session.run("python", "-m", "pytest", *session.posargs)
 
 

@@ -15,6 +15,7 @@ cdef class Request:
     cdef str what(self)
     cdef object error(self)
     cdef object outcome(self)
+    cdef int wait(self, timeout) except -1
     cdef int let_go(self) except -1
     cdef int finish(self) except -1
 

@@ -86,8 +86,8 @@ cdef class Request:
         """Whether it has ended."""
         return self.r.state != EX_PENDING
 
-    def result(self, timeout: float | None = None):
-        """The Sample of a get, None for a put; raises what went wrong, CATimeoutError if it is not done in time."""
+    cdef int wait(self, timeout) except -1:
+        """Return when it has ended; CATimeoutError if that is not in time."""
         cdef int64_t deadline = deadline_of(timeout)
         self.core.check()
         while wait_some(self.r, slice_until(min(deadline, self.deadline))):
@@ -95,16 +95,21 @@ cdef class Request:
                 request_end(self.r, EX_BY_DEADLINE, ECA_TIMEOUT)
             elif ex_now() >= deadline:
                 raise timed_out(self.core.name, self.what(), timeout, "not done yet")
+        return 0
+
+    def result(self, timeout: float | None = None):
+        """The Sample of a get, None for a put; raises what went wrong, CATimeoutError if it is not done in time."""
+        self.wait(timeout)
         return self.outcome()
 
     def exception(self, timeout: float | None = None):
         """What went wrong, or None; waits like ``result``."""
+        self.wait(timeout)
         try:
-            self.result(timeout)
+            self.outcome()
         except CAError as error:
-            if not self.done():
-                raise
-            return error
+            # its frames would keep the request: in Python 3.10 they go back to the caller's, which has both
+            return error.with_traceback(None)
         return None
 
     def add_done_callback(self, callback) -> None:

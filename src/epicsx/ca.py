@@ -380,9 +380,13 @@ def show_cache(print_out: bool = True) -> str | None:
     return None
 
 
-def _clear_everything() -> None:
+def _call_clear_cache_callbacks() -> None:
     for callback in list(_clear_cache_callbacks.values()):
         callback()
+
+
+def _clear_everything() -> None:
+    _call_clear_cache_callbacks()
     for item in list(_chid_cache.values()):
         _clear(item, everywhere=True)
     _chids.forget()
@@ -394,6 +398,7 @@ def clear_cache() -> None:
     """Clear all channels, and go on in a new context."""
     global initial_context
     if libca is None or libca is _LIBCA_FINALIZED:
+        _call_clear_cache_callbacks()
         _chids.forget()
         return
     _clear_everything()

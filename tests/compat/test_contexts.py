@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -52,6 +54,8 @@ def test_create_context_gives_nothing_back() -> None:
 
 
 def test_the_initial_context_for_as_long_as_a_function_runs() -> None:
+    ca.flush_io()  # Channel Access has begun, in another thread
+
     @ca.withInitialContext
     def inside() -> int | None:
         return ca.current_context()
@@ -83,6 +87,18 @@ def test_hooks_of_clear_cache() -> None:
         assert cleared == [1]
     finally:
         del ca._clear_cache_callbacks[id(hook)]
+
+
+def test_hooks_run_also_where_there_is_no_channel_access_yet() -> None:
+    program = """
+from epicsx import ca
+cleared = []
+ca.register_clear_cache(lambda: cleared.append(1))
+assert ca.libca is None
+ca.clear_cache()
+assert cleared == [1] and ca.libca is None
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=50)
 
 
 @pytest.mark.parametrize("name", ["", "a\0b"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -141,6 +142,19 @@ def pair_of(pyepics: Told, epicsx: Told) -> Pair:
     return one, other
 
 
+# numpy before 2.4 gives another text, or takes an array of one element as a number, with a warning.
+_NUMPY = "raises TypeError: only 0-dimensional arrays can be converted to Python scalars"
+_OLDER_NUMPY = re.compile(
+    r"raises TypeError: only length-1 arrays can be converted to Python scalars"
+    r"|\S+; warns 'DeprecationWarning: Conversion of an array with ndim > 0 to a scalar is deprecated.*'"
+)
+
+
+def _by_numpy(told: Told) -> Told:
+    """What pyepics said where numpy refused, as it says it with the numpy that the list was made with."""
+    return _NUMPY if isinstance(told, str) and _OLDER_NUMPY.fullmatch(told) else told
+
+
 def judge(
     script: str, pyepics: Mapping[str, Told], epicsx: Mapping[str, Told], known: list[Difference]
 ) -> Verdict:
@@ -155,7 +169,7 @@ def judge(
     for name in dict.fromkeys((*pyepics, *epicsx)):
         step, _, label = name.rpartition("/")
         verdict.compared[step] = verdict.compared.get(step, 0) + 1
-        pair = pair_of(pyepics.get(name, ABSENT), epicsx.get(name, ABSENT))
+        pair = pair_of(_by_numpy(pyepics.get(name, ABSENT)), epicsx.get(name, ABSENT))
         if pair[0] == pair[1]:
             continue
         for where in (f"{script}/{name}", f"{script}/*/{label}"):
