@@ -136,7 +136,9 @@ def test_a_compiled_file(script: Path) -> None:
     "args", [["--", "x"], ["a", "--", "b"], ["-m", "--"], ["-h"], ["--version"]]
 )
 def test_the_arguments_are_the_scripts_own(script: Path, args: list[str]) -> None:
-    script.write_text("import sys; print(sys.argv, globals().get('__annotations__'))", encoding="utf-8")
+    script.write_text(
+        "import sys; print(sys.argv, globals().get('__annotations__'))", encoding="utf-8"
+    )
     same("script.py", *args, cwd=script.parent)
     same("-m", "script", *args, cwd=script.parent)
     same("-mscript", *args, cwd=script.parent)

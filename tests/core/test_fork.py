@@ -19,7 +19,9 @@ record(waveform, "$(P)w") { field(FTVL, "DOUBLE") field(NELM, "10000") }
 KNOWN = ("Warning: Undefined Behavior!", "Detected use of epicsThread from child process")
 
 OPEN = """
-import os, signal, sys, threading, time, traceback
+import os, signal, sys, threading, time, traceback, warnings
+# since 3.12 Python warns of each fork beside threads; that it is well here is what these tests are about
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 import numpy as np
 import epicsx
 from epicsx import CAError, Channel, connect, get_many, put_many
