@@ -25,6 +25,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from check_wheel import LIBRARY_FOLDERS
+
 NAME = "epicsx.cdx.json"
 SPEC = "1.6"
 
@@ -72,9 +74,7 @@ def read(path: Path) -> Wheel:
 
 
 def _is_bundled(path: PurePosixPath) -> bool:
-    # lib/ is ours; epicsx.libs and .dylibs are where auditwheel, delvewheel and delocate put theirs
-    places = (("epicsx", "lib"), ("epicsx.libs",), ("epicsx", ".dylibs"))
-    return path.parent.parts in places and bool(_LIBRARY.search(path.name))
+    return path.parent.as_posix() in LIBRARY_FOLDERS and bool(_LIBRARY.search(path.name))
 
 
 def _digest(data: bytes) -> str:

@@ -28,7 +28,7 @@ from libc.stdint cimport int64_t
 from epicsx import _ca
 from epicsx._complaints import tell
 from epicsx.counts import Counts
-from epicsx.errors import CAError, from_status, timed_out
+from epicsx.errors import from_status, timed_out
 
 log = logging.getLogger("epicsx")
 
@@ -105,12 +105,8 @@ cdef class Request:
     def exception(self, timeout: float | None = None):
         """What went wrong, or None; waits like ``result``."""
         self.wait(timeout)
-        try:
-            self.outcome()
-        except CAError as error:
-            # its frames would keep the request: in Python 3.10 they go back to the caller's, which has both
-            return error.with_traceback(None)
-        return None
+        # not raised: its frames would keep the request, as in Python 3.10 they go back to the caller's, which has both
+        return self.error()
 
     def add_done_callback(self, callback) -> None:
         """Have ``callback(request)`` run on the dispatcher when it ends; here and now if its end is known already."""
