@@ -17,7 +17,7 @@ COMPILED := $(wildcard src/epicsx/*.pyx src/epicsx/*.pxd src/epicsx/*.pxi src/ep
 
 CTESTS := $(patsubst tests/c/%.c,build/ctests/%,$(wildcard tests/c/test_*.c))
 # what runs in libca's threads; none of it needs libca itself
-CSOURCES := $(filter-out $(addprefix src/epicsx/,_carepeater.c _linkage.c _libca.c),\
+CSOURCES := $(filter-out $(addprefix src/epicsx/,_carepeater.c _linkage.c _libca.c _forkexit.c),\
 	$(wildcard src/epicsx/_*.c))
 CFLAGS_TEST ?= -std=gnu11 -g -O1 -Wall -Wextra -fno-omit-frame-pointer
 

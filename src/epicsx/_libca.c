@@ -724,6 +724,7 @@ static void keeper_main(void *p)
         lane->context = ca_current_context();
         ca_add_exception_event(ex_on_exception, lane);
         ca_replace_printf_handler(on_printf);
+        ex_fork_exit_install();
     }
     ex_lock(&lane->lock);
     lane->keeper_status = status;

@@ -206,12 +206,15 @@ def test_functions_in_a_connection_callback(ioc: SoftIOC) -> None:
 
 def test_a_callback_that_disconnects_its_pv(ioc: SoftIOC, caplog: pytest.LogCaptureFixture) -> None:
     seen: list[Any] = []
+    named = threading.Event()  # the first event may come before `connected` has returned
 
     def last(**kwds: Any) -> None:
+        assert named.wait(5.0)
         pv.disconnect()
         seen.append((pv._args["value"], pv.units, pv.severity, pv.connected))
 
     pv = connected(ioc["longout"], callback=last)
+    named.set()
     wait_until(lambda: seen)
     assert seen == [(None, None, None, False)]
     assert not caplog.records

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from support import Result, run_python
 
-from epicsx.testing import SoftIOC
+from epicsx.testing import SoftIOC, free_port
 
 DB = """
 record(ao, "$(P)x") { field(VAL, "1.5") field(PINI, "YES") field(EGU, "mm") }
@@ -69,8 +69,10 @@ def undisturbed():
 """
 
 
-def _run(script: str, ioc: SoftIOC, timeout: float = 60.0) -> Result:
-    result = run_python(OPEN + script, ioc.prefix, env=ioc.env, timeout=timeout)
+def _run(
+    script: str, ioc: SoftIOC, timeout: float = 60.0, env: dict[str, str] | None = None
+) -> Result:
+    result = run_python(OPEN + script, ioc.prefix, env={**ioc.env, **(env or {})}, timeout=timeout)
     said = [line for line in result.stderr.splitlines() if not line.strip().startswith(KNOWN)]
     assert said == []
     return result
@@ -234,6 +236,65 @@ for use in (False, True):
 undisturbed()
 """,
         server,
+    )
+
+
+def test_a_child_exits_though_its_threads_have_the_places_of_the_parents(server: SoftIOC) -> None:
+    """libCom's exit handler would join a thread of the parent: by a pthread_t that is by now one of the child's."""
+    _run(
+        """
+import ctypes
+libc = ctypes.CDLL(None)
+def fill_places():
+    # joinable threads with a stack as libCom's smallest (STACK_SIZE(1) of osdThread.c) get its threads' places
+    attr = ctypes.create_string_buffer(128)
+    assert libc.pthread_attr_init(attr) == 0
+    assert libc.pthread_attr_setstacksize(attr, ctypes.c_size_t(0x10000 * ctypes.sizeof(ctypes.c_void_p))) == 0
+    for _ in range(30):
+        pause = ctypes.cast(libc.pause, ctypes.c_void_p)
+        assert libc.pthread_create(ctypes.byref(ctypes.c_void_p()), attr, pause, None) == 0
+for use in (False, True):
+    pid = os.fork()
+    if not pid:
+        signal.alarm(10)
+        fill_places()
+        if use:
+            assert Channel(P + "x").get(timeout=8.0).value == 1.5
+        sys.exit(3)
+    assert wait(pid) == 3
+undisturbed()
+""",
+        server,
+    )
+
+
+def test_a_child_exits_though_its_parent_has_a_repeater_inside(server: SoftIOC) -> None:
+    """libCom's task watchdog, whose exit handler waits for an answer of the thread that a child does not have."""
+    _run(
+        """
+def names():
+    for task in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{task}/comm") as name:
+                yield name.read().strip()
+        except OSError:
+            pass  # it has just ended
+until = time.monotonic() + 10
+while "taskwd" not in names():
+    assert time.monotonic() < until
+    time.sleep(0.01)
+for use in (False, True):
+    pid = os.fork()
+    if not pid:
+        signal.alarm(10)
+        if use:
+            assert Channel(P + "x").get(timeout=8.0).value == 1.5
+        sys.exit(3)
+    assert wait(pid) == 3
+undisturbed()
+""",
+        server,
+        env={"EPICSX_NO_REPEATER": "1", "EPICS_CA_REPEATER_PORT": str(free_port())},
     )
 
 
