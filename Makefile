@@ -45,7 +45,7 @@ LEAK_ARGS ?=
 COVERAGE_TESTS ?= tests/unit tests/core tests/api tests/compat
 COVERAGE_ARGS ?=
 
-.PHONY: help asan fuzz demo test ctest ctools parity faults downstream coexist coverage bench hardened bench-hardened \
+.PHONY: help asan fuzz demo test shake ctest ctools parity faults downstream coexist coverage bench hardened bench-hardened \
 	lint types docs sdist wheel ship workflows pythons clean install
 .DEFAULT_GOAL := help
 
@@ -57,6 +57,9 @@ demo: $(INSTALLED)  ## real Channel Access data through the compiled core: a sof
 
 test: $(INSTALLED) ctest  ## the C unit tests, then pytest
 	$(PY) -m pytest $(TEST_ARGS)
+
+shake: $(INSTALLED)  ## the suite with random pauses in the tests' lines, which finds those that need a thread to be late
+	PYTHONPATH=tests $(PY) -m pytest -p support.shake --timeout 180 $(TEST_ARGS)
 
 ctest: $(CTESTS)
 	@for t in $(CTESTS); do echo "$$t"; "$$t" || exit 1; done

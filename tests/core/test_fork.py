@@ -294,7 +294,8 @@ for use in (False, True):
 undisturbed()
 """,
         server,
-        env={"EPICSX_NO_REPEATER": "1", "EPICS_CA_REPEATER_PORT": str(free_port())},
+        # libca would start a caRepeater that it finds
+        env={"EPICSX_NO_REPEATER": "1", "EPICS_CA_REPEATER_PORT": str(free_port()), "PATH": ""},
     )
 
 
