@@ -58,7 +58,7 @@ _DEFINES = (
     "USE_TYPED_DRVET", "BUILDING_libCom_API", "BUILDING_libCa_API",
     "EPICS_COMMANDLINE_LIBRARY=EPICS_COMMANDLINE_LIBRARY_EPICS",
 )  # fmt: skip
-_PUBLIC = ("cadef.h", "db_access.h", "caerr.h", "errlog.h", "envDefs.h")
+_PUBLIC = ("cadef.h", "db_access.h", "caerr.h", "errlog.h", "envDefs.h", "epicsExit.h")
 _NAME = re.compile(r"\bLIB(?:CA|COM)_API\s[^;{}()\[\]=]*?(\w+)\s*(?=[(\[;])")
 
 

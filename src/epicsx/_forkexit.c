@@ -31,7 +31,7 @@ static void leave(void *arg)
 
 static void at_exit(void)
 {
-    if (ex_generation_now() == generation || epicsAtExit(leave, NULL))
+    if (ex_generation_now() == generation || epicsAtExit3(leave, NULL, "leave"))
         return;
     if (!setjmp(out))
         epicsExitCallAtExits();
