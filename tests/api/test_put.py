@@ -271,13 +271,18 @@ def test_wait_ends_with_the_processing(ioc: SoftIOC) -> None:
 
 
 def test_a_put_that_takes_longer_than_its_timeout(ioc: SoftIOC) -> None:
-    idle(ioc, "slow2")
     with Channel(ioc["slow2"]) as channel:
         channel.connect()
-        began = time.monotonic()
-        with pytest.raises(CATimeoutError, match="slow2"):
-            channel.put(1.0, wait=True, timeout=0.5)
-        assert 0.475 <= time.monotonic() - began <= 0.6
+        seconds: list[float] = []
+        while not seconds or (
+            seconds[-1] > 0.6 and len(seconds) < 5
+        ):  # the machine may put us aside once
+            idle(ioc, "slow2")
+            began = time.monotonic()
+            with pytest.raises(CATimeoutError, match="slow2"):
+                channel.put(1.0, wait=True, timeout=0.5)
+            seconds.append(time.monotonic() - began)
+        assert min(seconds) >= 0.475 and seconds[-1] <= 0.6
         assert channel.get().value == 1.0  # while the put is still in progress
 
 

@@ -26,9 +26,9 @@ from typing import Any
 import pytest
 
 LONGEST = 0.03
-CHANCE = 0.25
+CHANCE = 0.5
 PER_LINE = 2
-PER_TEST = 0.6
+PER_TEST = 1.0
 
 _ROOT = Path(__file__).parents[2]
 _TESTS = str(_ROOT / "tests") + os.sep

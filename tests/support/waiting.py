@@ -35,6 +35,22 @@ def wait_until(
         time.sleep(every)
 
 
+def takes(least: float, most: float, attempt: Callable[[], object], tries: int = 5) -> None:
+    """Fail if `attempt` once takes less than `least` seconds, or `tries` times more than `most`.
+
+    A machine that puts the process aside makes one attempt longer; a deadline that does not hold makes each longer.
+    """
+    seconds = []
+    for _ in range(tries):
+        began = time.monotonic()
+        attempt()
+        seconds.append(time.monotonic() - began)
+        assert seconds[-1] >= least, seconds
+        if seconds[-1] <= most:
+            return
+    raise AssertionError(f"never within {most} s: {seconds}")
+
+
 def idle(ioc: SoftIOC, record: str = "slow") -> None:
     """Wait until no test before has `slow` or `slow2` still working: a put would complete at once.
 
