@@ -35,8 +35,8 @@ def connected(name: str, **options: Any) -> PV:
 
 def test_polling_until_a_put_is_complete(ioc: SoftIOC) -> None:
     """Each poll is short, whoever waits for what: in C and in pyepics no put is waited for."""
-    idle(ioc)
-    pv = connected(ioc["slow"])
+    idle(ioc, "slow2")
+    pv = connected(ioc["slow2"])
     pv.put(1, use_complete=True)
     rounds, longest = 0, 0.0
     while not pv.put_complete:
