@@ -116,8 +116,10 @@ static int circuits_closing(const ex_lane *lane)
 static int still_closing(ex_lane *lane)
 {
     unsigned open;
-    if (!circuits_closing(lane))
+    if (!circuits_closing(lane)) {
+        lane->leaving = 0;               /* waited for long enough: nobody looks after these any more */
         return 0;
+    }
     if (lane->emptied || lane->dying)
         return 1;
     ex_unlock(&lane->lock);

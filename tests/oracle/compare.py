@@ -150,9 +150,30 @@ _OLDER_NUMPY = re.compile(
 )
 
 
-def _by_numpy(told: Told) -> Told:
-    """What pyepics said where numpy refused, as it says it with the numpy that the list was made with."""
-    return _NUMPY if isinstance(told, str) and _OLDER_NUMPY.fullmatch(told) else told
+# Python 3.14 says more of some mistakes than the one that the list was made with.
+_PYTHON_3_14 = (
+    (
+        re.compile(r"(TypeError: argument of type '\w+' is not) a container or iterable"),
+        r"\1 iterable",
+    ),
+    (
+        re.compile(
+            r"(TypeError: )cannot use '[\w.]+' as a set element \((unhashable type: '\w+')\)"
+        ),
+        r"\1\2",
+    ),
+)
+
+
+def _as_listed(told: Told) -> Told:
+    """What pyepics said where numpy or Python refused, as those say it with which the list was made."""
+    if not isinstance(told, str):
+        return told
+    if _OLDER_NUMPY.fullmatch(told):
+        return _NUMPY
+    for later, listed in _PYTHON_3_14:
+        told = later.sub(listed, told)
+    return told
 
 
 def judge(
@@ -169,7 +190,7 @@ def judge(
     for name in dict.fromkeys((*pyepics, *epicsx)):
         step, _, label = name.rpartition("/")
         verdict.compared[step] = verdict.compared.get(step, 0) + 1
-        pair = pair_of(_by_numpy(pyepics.get(name, ABSENT)), epicsx.get(name, ABSENT))
+        pair = pair_of(_as_listed(pyepics.get(name, ABSENT)), epicsx.get(name, ABSENT))
         if pair[0] == pair[1]:
             continue
         for where in (f"{script}/{name}", f"{script}/*/{label}"):
