@@ -213,12 +213,21 @@ def judge(
 def without_chance(
     first: Verdict, second: Verdict, epicsx: Mapping[str, Told], again: Mapping[str, Told]
 ) -> Verdict:
-    """The verdict of a second run, with those faults of the first in which epicsx's own answer was another.
+    """The verdict of a second run, without the faults that only one of them has, if that was pyepics' doing.
 
-    `epicsx`, `again` are what epicsx saw in the two runs.
+    `epicsx`, `again` are what epicsx saw in the two runs. Where its own answer was another, the fault stays.
     """
-    for where, pair in first.unlisted.items():
+
+    def ours(where: str) -> bool:
         name = where.partition("/")[2]
-        if epicsx.get(name, ABSENT) != again.get(name, ABSENT):
-            second.unlisted.setdefault(where, pair)
+        return epicsx.get(name, ABSENT) != again.get(name, ABSENT)
+
+    both = {**first.unlisted, **second.unlisted}
+    second.unlisted = {
+        where: pair
+        for where, pair in both.items()
+        if ours(where) or (where in first.unlisted and where in second.unlisted)
+    }
+    if epicsx == again:
+        second.stale = [told for told in second.stale if told in first.stale]
     return second

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from oracle.compare import BadEntry, Difference, judge, parse, read_list, read_marks, without_chance
+from oracle.compare import (
+    BadEntry,
+    Difference,
+    Verdict,
+    judge,
+    parse,
+    read_list,
+    read_marks,
+    without_chance,
+)
 from oracle.examine import examine
 from oracle.runner import scripts
 
@@ -123,6 +132,19 @@ def test_what_a_second_run_does_not_show_is_chance_only_if_it_was_pyepics() -> N
     good = judge("script", ours, ours, [])
     wrong = without_chance(judge("script", ours, before, []), good, before, ours)
     assert list(wrong.unlisted) == ["script/step/a"]
+    # a chance of pyepics' in each of the two runs, and one of epicsx's in the second
+    late = judge("script", {"step/a": "1", "step/b": "2"}, ours, [])
+    assert late.faults
+    assert not without_chance(hung_elsewhere(ours), late, ours, ours).faults
+    late = judge("script", ours, before, [])
+    assert list(without_chance(hung_elsewhere(ours), late, ours, before).unlisted) == [
+        "script/step/a"
+    ]
+
+
+def hung_elsewhere(ours: dict[str, str]) -> Verdict:
+    """Give the verdict on a run in which pyepics hung at another step, and not before."""
+    return judge("script", {**ours, "step/the process": "hangs"}, ours, [])
 
 
 def test_every_mark_says_what_it_is() -> None:
