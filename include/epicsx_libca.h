@@ -15,7 +15,7 @@ int ex_keeper_start(ex_lane *lane, const ex_start *how);       /* ECA_NORMAL, EC
 int ex_keeper_stop(ex_lane *lane, int64_t deadline);           /* 1: the context was destroyed in time */
 void ex_keeper_close(ex_lane *lane);                           /* shut the gate: no new call of libca begins */
 
-void ex_fork_exit_install(void);                               /* after libCom's own handler: a context is there */
+void ex_fork_exit_install(void);                               /* before the first context: see _forkexit.c */
 
 int ex_ca_create(ex_channel *ch);                              /* give the channel to libca */
 int ex_ca_get(ex_request *r, int type, unsigned long count);   /* lend and ask; not flushed */

@@ -39,6 +39,7 @@ void ex_sink_close(ex_sink *sink);           /* its subscription ends; the count
 
 typedef struct ex_frame {
     int64_t ns;
+    int64_t received;            /* ex_now() when libca handed it over */
     uint64_t index;              /* number of the frame among the received, from 0 */
     uint64_t lost_before;        /* frames dropped or merged right before it; a lost connection counts as one */
     int16_t status, severity;

@@ -16,6 +16,7 @@ cdef extern from "epicsx_sinks.h" nogil:
 
     ctypedef struct ex_frame:
         int64_t ns
+        int64_t received
         uint64_t index
         uint64_t lost_before
         int16_t status

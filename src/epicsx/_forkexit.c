@@ -1,7 +1,8 @@
 /* The end of a forked child by exit(): libCom's exit handlers are the parent's, and are left out.
  *
- * Threads   whichever calls exit(). The keepers, which install the handler, may do so at the same time.
- * Lifetime  that of the process; the handler is inherited by its children, and installed once.
+ * Threads   whichever calls exit(). Those that start keepers install the handler, before libca has any thread; it does
+ *           no harm if two do so at the same time.
+ * Lifetime  that of the process; the handler is inherited by its children.
  *
  * libCom ends at exit() the threads that it made (epicsExitCallAtExits of epicsExit.c, which osdThread.c gives to
  * atexit). In a forked child these threads are not there, and the place by which pthread_join names one may by then be
@@ -37,11 +38,15 @@ static void at_exit(void)
         epicsExitCallAtExits();
 }
 
+static void nothing(void *arg) { (void)arg; }
+
 void ex_fork_exit_install(void)
 {
-    if (ex_add(&installed, 1) == 1) {
-        generation = ex_generation_now();
-        (void)atexit(at_exit);
-    }
+    /* libCom gives its own handler to atexit with the first thing that it does, which this may be. */
+    if (ex_load(&installed) || epicsAtExit3(nothing, NULL, "nothing"))
+        return;
+    generation = ex_generation_now();
+    (void)atexit(at_exit);
+    ex_store(&installed, 1);             /* last: a child forked before that installs it itself */
 }
 #endif

@@ -438,7 +438,9 @@ class Feed:
         if first:
             self._had, self._had_at = piece, time.monotonic()
             return
-        self._joiner.array(piece, frame.timestamp_ns if self._clock == "stamp" else now, now)
+        # When it came, not when this thread came to look: on a busy machine that may be frames later.
+        arrival = time.time_ns() - frame._age_ns
+        self._joiner.array(piece, frame.timestamp_ns if self._clock == "stamp" else arrival, now)
         self._deal(now)
 
     def _settle_had(self) -> float:

@@ -258,10 +258,6 @@ class Joiner(Generic[T]):
         # The next burst is the next frame's, or none came.
         if ahead is not None and (following is not None or late) and ahead <= self._within(1):
             return before
-        # Nothing came behind the data for a whole wait. A server may leave out what is between, never the newest: the
-        # last number is that of the last data, however late this process has looked at them.
-        if late and after is None and following is None and self._last is not None:
-            return before if before is not None and before.time > self._last else None
         return None
 
     def _within(self, part: int) -> int:

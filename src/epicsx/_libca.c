@@ -726,7 +726,6 @@ static void keeper_main(void *p)
         lane->context = ca_current_context();
         ca_add_exception_event(ex_on_exception, lane);
         ca_replace_printf_handler(on_printf);
-        ex_fork_exit_install();
     }
     ex_lock(&lane->lock);
     lane->keeper_status = status;
@@ -821,6 +820,7 @@ int ex_keeper_start(ex_lane *lane, const ex_start *how)
     ex_libca.host_name = ca_get_host_name;
     ex_libca.puser = ca_puser;
     log_lane = lane;
+    ex_fork_exit_install();
     if (how->errlog && !errlog_redirected) {
         /* libca also talks through libCom's error log, to stderr. The private copy is ours alone to redirect. Once: a
          * forked child inherits it redirected, but without the thread that serves it, and would wait for that. */

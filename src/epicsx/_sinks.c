@@ -208,6 +208,7 @@ static void ring_count(ex_ring *r, ex_frame *f, const ex_event *e)
 {
     const struct dbr_time_short *h = (const struct dbr_time_short *)e->header;   /* alike in all TIME types up to the stamp */
     f->ns = ((int64_t)h->stamp.secPastEpoch + EPOCH_1990) * 1000000000 + h->stamp.nsec;
+    f->received = ex_now();
     f->status = h->status;
     f->severity = h->severity;
     r->l.received++;

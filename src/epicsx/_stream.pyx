@@ -20,7 +20,7 @@ from libc.stdint cimport int16_t, int64_t, uint32_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 
-from epicsx_events cimport ex_block, ex_block_ref, ex_block_unref
+from epicsx_events cimport ex_block, ex_block_ref, ex_block_unref, ex_now
 from epicsx_sinks cimport (EX_RING_CLOSED, EX_RING_OVERRUN, EX_RING_TAKEN, epicsx_reducer, ex_frame, ex_ledger,
                            ex_recorder, ex_reduce_args, ex_ring, ex_row, ex_rows, ex_sink, ex_slab)
 from epicsx._ca cimport (Core, core_in, deadline_of, generation_now, recorder_close, recorder_copy, recorder_free,
@@ -93,6 +93,11 @@ cdef class Frame:
     def lost_before(self) -> int:
         """How many frames are known to be missing right before this one: dropped, merged; a lost connection is one."""
         return self.f.lost_before
+
+    @property
+    def _age_ns(self) -> int:
+        """How long ago libca handed it over, in nanoseconds: for `epicsx.images`, which may look at it late."""
+        return ex_now() - self.f.received
 
     @property
     def gap(self) -> bool:

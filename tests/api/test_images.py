@@ -16,7 +16,7 @@ import pytest
 from support import threads_settle, wait_until
 
 import epicsx
-from epicsx import BadTypeError, BadValueError, CAError, CATimeoutError, Image, ImageStream
+from epicsx import BadTypeError, BadValueError, CAError, CATimeoutError, Frame, Image, ImageStream
 from epicsx._imagefeed import Feed, _PatientStream
 from epicsx._ndarray import Roi
 from epicsx.testing import AreaDetectorIOC
@@ -363,6 +363,32 @@ def test_stamps_and_coherence(
             assert image.unique_id == number
             shown(image, frame)
     assert [stream.unmatched for stream in streams.values()] == [0, 0, 0]
+
+
+def test_a_frame_that_the_reader_came_late_for(
+    detector: Callable[..., AreaDetectorIOC],
+    watch: Callable[..., ImageStream],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By times of arrival: when it came counts, not when the feed's thread, put aside for long, came to look."""
+    took: Callable[[_PatientStream, float], Frame | None] = _PatientStream._poll
+    never = threading.Event()
+
+    def late(stream: _PatientStream, timeout: float) -> Frame | None:
+        frame = took(stream, timeout)
+        if frame is not None and frame.index == 6:
+            never.wait(0.5)  # the shortest time between the frames before is far below that
+        return frame
+
+    monkeypatch.setattr(_PatientStream, "_poll", late)
+    ioc = detector(stamps="frame", nelements=12 * 20)
+    ioc.send(numbered_frame(1, SHAPE))
+    stream = watch(ioc, coherent=True, patience=2.0)
+    assert stream.read(20).unique_id == 1
+    for number in range(2, 8):
+        ioc.send(numbered_frame(number, SHAPE))
+        assert stream.read(20).unique_id == number
+    assert stream._feed._clock == "arrival"
 
 
 # -------------------------------------------------------------------- regions of interest

@@ -93,14 +93,14 @@ class Verdict:
     ----------
     compared, listed : dict of str to int, observations per step; of these, differences that the list explains
     unlisted : dict of str to pair, differences that it does not
-    stale : list of str, entries that are not as the list says
+    stale : dict of (where, pair) to str, entries that are not as the list says
     """
 
     script: str
     compared: dict[str, int] = field(default_factory=dict)
     listed: dict[str, int] = field(default_factory=dict)
     unlisted: dict[str, Pair] = field(default_factory=dict)
-    stale: list[str] = field(default_factory=list)
+    stale: dict[tuple[str, Pair], str] = field(default_factory=dict)
 
     @property
     def faults(self) -> str:
@@ -110,7 +110,7 @@ class Verdict:
             f"    pyepics  {pyepics}\n    epicsx   {epicsx}"
             for where, (pyepics, epicsx) in self.unlisted.items()
         ]
-        return "\n".join(lines + self.stale)
+        return "\n".join([*lines, *self.stale.values()])
 
 
 def _lines(text: str) -> dict[str, str]:
@@ -202,7 +202,7 @@ def judge(
             verdict.unlisted[f"{script}/{name}"] = pair
     for (where, (one, other)), n in left.items():
         if n:
-            verdict.stale.append(
+            verdict.stale[where, (one, other)] = (
                 f"{where} is in differences.toml, but "
                 f"{f'{n} of these were' if n > 0 else f'{-n} more were'}"
                 f"{' not' if n > 0 else ''} seen:\n    pyepics  {one}\n    epicsx   {other}"
@@ -229,5 +229,5 @@ def without_chance(
         if ours(where) or (where in first.unlisted and where in second.unlisted)
     }
     if epicsx == again:
-        second.stale = [told for told in second.stale if told in first.stale]
+        second.stale = {key: told for key, told in second.stale.items() if key in first.stale}
     return second

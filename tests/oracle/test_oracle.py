@@ -142,6 +142,17 @@ def test_what_a_second_run_does_not_show_is_chance_only_if_it_was_pyepics() -> N
     ]
 
 
+def test_an_entry_that_is_stale_in_both_runs_is_a_fault_whatever_the_count() -> None:
+    """pyepics' chance at one step does not hide that epicsx has changed at another, nor the other way round."""
+    entry = planted(seen=[["script/*/label", "1", "2", 3]])
+    pyepics = {"a/label": "1", "b/label": "1", "c/label": "1"}
+    ours = {"a/label": "2", "b/label": "2", "c/label": "1"}  # steadily another than listed
+    chance = {**pyepics, "b/label": "2"}
+    for one, two in ((pyepics, chance), (chance, pyepics)):
+        first, second = judge("script", one, ours, entry), judge("script", two, ours, entry)
+        assert "not seen" in without_chance(first, second, ours, ours).faults
+
+
 def hung_elsewhere(ours: dict[str, str]) -> Verdict:
     """Give the verdict on a run in which pyepics hung at another step, and not before."""
     return judge("script", {**ours, "step/the process": "hangs"}, ours, [])

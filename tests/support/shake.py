@@ -36,7 +36,7 @@ _PACKAGE = str(_ROOT / "src" / "epicsx") + os.sep
 _NOT = (str(_ROOT / "tests" / "support") + os.sep, str(_ROOT / "tests" / "conftest.py"))
 
 SEED = os.environ.get("EPICSX_SHAKE", "") or str(random.randrange(10**6))
-_random = random.Random(SEED)
+_random = random.Random()
 _lock = threading.Lock()
 _seen: Counter[tuple[CodeType, int]] = Counter()
 _left = 0.0
@@ -83,7 +83,7 @@ def _called(frame: FrameType, event: str, arg: Any) -> Any:
 
 
 def pytest_report_header() -> str:
-    """Say which run this is, so that it can be had again."""
+    """Say which run this is: with its seed the main thread of each test pauses where it did."""
     return f"shaken: EPICSX_SHAKE={SEED}"
 
 
@@ -92,6 +92,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     """Trace the test's own time, not that of its fixtures."""
     global _left
     with _lock:
+        _random.seed(f"{SEED} {item.nodeid}")
         _seen.clear()
         _left = PER_TEST
     before = sys.gettrace(), threading.gettrace()

@@ -344,15 +344,3 @@ def test_a_burst_far_before_its_data_and_the_next_one_soon_behind_them() -> None
         told.news(5 * number - 0.02, "unique_id", number).data(5 * number, number)
     told.until(1000)
     assert told.numbers == [(n, n) for n in range(1, 12)]
-
-
-def test_the_last_number_is_that_of_the_last_data_however_long_before_them() -> None:
-    """By times of arrival a burst stands before data that this process was late to look at."""
-    told = Told()
-    for number in range(1, 5):
-        told.data(5 * number, number).news(5 * number + 0.1, "unique_id", number)
-    told.news(25, "dims", (2, 3)).news(25.1, "unique_id", 5).data(60, 5, size=6)
-    assert told.until(205).numbers[-1] == (4, 4)  # one might come yet
-    assert told.until(211).numbers[-1] == (5, 5)
-    # a number that the frame before has taken is not that of the next one too
-    assert told.data(300, 6, size=6).until(500).numbers[-1] == (6, None)
