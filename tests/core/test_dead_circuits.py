@@ -201,7 +201,7 @@ def test_a_silent_server_whose_connection_ends_is_no_dead_circuit(
     """And who closes a subscription after it came back does not lose the others of the channel."""
     ioc = own_ioc(DB)
     script = (
-        BEGIN.format(seconds=2.0)
+        BEGIN.format(seconds=6.0)
         + """
 values = []
 one = count.subscribe(lambda sample: values.append(sample.value))
@@ -212,7 +212,7 @@ sys.stdin.readline()
 until(lambda: not count.connected)
 print("silent", flush=True)
 sys.stdin.readline()
-time.sleep(3.0)                     # longer than a silent circuit has
+time.sleep(7.0)                     # longer than a silent circuit has
 assert epicsx.health().dead_circuits == 0
 print("no dead circuit", flush=True)
 sys.stdin.readline()

@@ -278,7 +278,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 def test_the_repeater_is_started_once_and_is_nobodys_child(port: int) -> None:
     assert _repeater.start(timeout=20.0)
     assert not _repeater.port_is_free(port)
-    assert _repeater.start()
+    assert _repeater.start(10.0)
     (pid,) = repeaters(port)
     state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     assert int(state[1]) != os.getpid()  # its parent
@@ -296,7 +296,7 @@ def test_the_repeater_inherits_neither_files_nor_blocked_signals(port: int) -> N
         "os.set_inheritable(w, True)\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})\n"
         "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
-        "print(_repeater.start())\n"
+        "print(_repeater.start(10.0))\n"
     )
     done = run_python(code, PYTHONWARNINGS="error")
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
@@ -310,7 +310,7 @@ def test_the_repeater_inherits_neither_files_nor_blocked_signals(port: int) -> N
 
 @linux
 def test_the_repeater_answers_a_client(port: int) -> None:
-    assert _repeater.start()
+    assert _repeater.start(10.0)
     register = bytes([0, 24]) + bytes(10) + socket.inet_aton("127.0.0.1")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(5)
@@ -330,7 +330,7 @@ def test_no_repeater_when_told_so_or_when_the_port_is_taken(
     monkeypatch.delenv("EPICSX_NO_REPEATER")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("", port))
-        assert _repeater.start()
+        assert _repeater.start(10.0)
     assert repeaters(port) == []
 
 
