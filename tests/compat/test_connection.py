@@ -69,7 +69,6 @@ def test_order_of_events(ioc: SoftIOC) -> None:
         access_callback=on_access,
         callback=on_value,
     )
-    assert not pv.connected
     wait_until(lambda: len(seen) >= 3)
     assert seen[0] == ("access", True, True)
     assert seen[1] == ("connection", ioc["calc"], True, False, True)
@@ -297,14 +296,14 @@ def test_a_dropped_pv_is_collected_and_its_channel_closed(ioc: SoftIOC) -> None:
 
 
 def test_a_pv_with_a_callback_is_kept(ioc: SoftIOC) -> None:
-    values: list[Any] = []
-    PV(ioc["cnt:10hz"], callback=lambda **kwds: values.append(kwds["value"]))
-    PV(ioc["cnt:10hz"], callback=lambda **kwds: values.append(kwds["value"]))
+    one: list[Any] = []
+    two: list[Any] = []
+    PV(ioc["cnt:10hz"], callback=lambda **kwds: one.append(kwds["value"]))
+    PV(ioc["cnt:10hz"], callback=lambda **kwds: two.append(kwds["value"]))
     told: list[Any] = []
     PV(ioc["ao"], connection_callback=lambda **kwds: told.append(kwds["conn"]), auto_monitor=False)
     gc.collect()
-    wait_until(lambda: len(values) >= 8)
-    assert sorted(values)[::2][1:3] == sorted(values)[1::2][1:3]  # both of them
+    wait_until(lambda: len({*one} & {*two}) >= 4)  # both of them, the one as long as the other
     wait_until(lambda: told == [True])
 
 
