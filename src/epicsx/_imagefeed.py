@@ -439,8 +439,8 @@ class Feed:
             self._had, self._had_at = piece, time.monotonic()
             return
         # When it came, not when this thread came to look: on a busy machine that may be frames later.
-        arrival = time.time_ns() - frame._age_ns
-        self._joiner.array(piece, frame.timestamp_ns if self._clock == "stamp" else arrival, now)
+        at = frame.timestamp_ns if self._clock == "stamp" else time.time_ns() - frame._age_ns
+        self._joiner.array(piece, at, now)
         self._deal(now)
 
     def _settle_had(self) -> float:

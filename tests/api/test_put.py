@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import idle, wait_until
+from support import idle, takes, wait_until
 
 from epicsx import (
     AccessError,
@@ -273,16 +273,12 @@ def test_wait_ends_with_the_processing(ioc: SoftIOC) -> None:
 def test_a_put_that_takes_longer_than_its_timeout(ioc: SoftIOC) -> None:
     with Channel(ioc["slow2"]) as channel:
         channel.connect()
-        seconds: list[float] = []
-        while not seconds or (
-            seconds[-1] > 0.6 and len(seconds) < 5
-        ):  # the machine may put us aside once
-            idle(ioc, "slow2")
-            began = time.monotonic()
+
+        def fails() -> None:
             with pytest.raises(CATimeoutError, match="slow2"):
                 channel.put(1.0, wait=True, timeout=0.5)
-            seconds.append(time.monotonic() - began)
-        assert min(seconds) >= 0.475 and seconds[-1] <= 0.6
+
+        takes(0.475, 0.6, fails, before=lambda: idle(ioc, "slow2"))
         assert channel.get().value == 1.0  # while the put is still in progress
 
 

@@ -291,13 +291,13 @@ def test_two_handles_share_one_subscription(ioc: SoftIOC) -> None:
 def test_a_joining_handle_misses_nothing_and_doubles_nothing(ioc: SoftIOC) -> None:
     with Channel(ioc["cnt:100hz"]) as channel:
         first: list[float] = []
-        channel_newest = channel.subscribe(lambda sample: first.append(sample.value))
+        earlier = channel.subscribe(lambda sample: first.append(sample.value))
         wait_until(lambda: first)
         lists: list[list[float]] = []
         for _ in range(50):
             seen: list[float] = []
             lists.append(seen)
-            before = channel_newest.latest
+            before = earlier.latest
             handle = channel.subscribe(partial(_collect, seen))
             newest = handle.latest
             assert before is not None and newest is not None

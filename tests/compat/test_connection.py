@@ -8,7 +8,9 @@ import pickle
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +19,23 @@ from support import takes, wait_until
 from epicsx import Channel, Sample, _ca, ca
 from epicsx.pv import PV, _PVcache_, get_pv
 from epicsx.testing import SoftIOC
+
+
+@contextmanager
+def dispatcher_held(name: str) -> Iterator[None]:
+    """Keep the dispatcher in a callback of that PV: what is made in the block is not told that it is connected."""
+    busy, go_on = threading.Event(), threading.Event()
+
+    def hold(sample: Sample) -> None:
+        busy.set()
+        assert go_on.wait(5.0)
+
+    with Channel(name) as channel, channel.subscribe(hold):
+        assert busy.wait(5.0)
+        try:
+            yield
+        finally:
+            go_on.set()
 
 
 def test_before_the_first_connection() -> None:
@@ -31,12 +50,12 @@ def test_before_the_first_connection() -> None:
 @pytest.mark.parametrize("timeout", [0.2, 0.6])
 def test_unknown_pv_costs_its_timeout(timeout: float) -> None:
     pv = PV("nobody:has:this", connection_timeout=timeout)
+
+    def fails(call: Callable[[], object]) -> None:
+        assert not call()
+
     for call in (pv.wait_for_connection, pv.get, pv.get_ctrlvars, lambda: pv.get(timeout=timeout)):
-
-        def fails(call: Callable[[], object] = call) -> None:
-            assert not call()
-
-        takes(timeout, timeout * 1.05 + 0.02, fails)
+        takes(timeout, timeout * 1.05 + 0.02, partial(fails, call))
 
 
 def test_name_is_stripped(ioc: SoftIOC) -> None:
@@ -63,12 +82,14 @@ def test_order_of_events(ioc: SoftIOC) -> None:
     def on_value(**kwds: Any) -> None:
         seen.append(("value", kwds["value"]))
 
-    pv = PV(
-        ioc["calc"],
-        connection_callback=on_connection,
-        access_callback=on_access,
-        callback=on_value,
-    )
+    with dispatcher_held(ioc["longout"]):
+        pv = PV(
+            ioc["calc"],
+            connection_callback=on_connection,
+            access_callback=on_access,
+            callback=on_value,
+        )
+        assert not pv.connected
     wait_until(lambda: len(seen) >= 3)
     assert seen[0] == ("access", True, True)
     assert seen[1] == ("connection", ioc["calc"], True, False, True)
@@ -135,21 +156,16 @@ def test_everything_works_inside_a_connection_callback(ioc: SoftIOC) -> None:
 def test_a_failing_connection_callback_is_logged(
     ioc: SoftIOC, caplog: pytest.LogCaptureFixture
 ) -> None:
-    busy, go_on = threading.Event(), threading.Event()
-
-    def hold(sample: Sample) -> None:
-        busy.set()
-        assert go_on.wait(5.0)
-
-    with Channel(ioc["longout"]) as other, other.subscribe(hold):
-        assert busy.wait(5.0)  # so the PV does not connect before the other callback is there
-        pv = PV(ioc["ao"], connection_callback=lambda **kwds: 1 / 0)
+    name = (
+        ioc["ao"] + ".ADEL"
+    )  # of no other test: a PV of a connected channel is told in its constructor
+    with dispatcher_held(ioc["longout"]):
+        pv = PV(name, connection_callback=lambda **kwds: 1 / 0)
         told: list[bool] = []
         pv.connection_callbacks.append(lambda **kwds: told.append(kwds["conn"]))
-        go_on.set()
-        assert pv.wait_for_connection(5)
+    assert pv.wait_for_connection(5)
     assert told == [True]
-    assert ioc["ao"] in caplog.text
+    assert name in caplog.text
     assert "ZeroDivisionError" in caplog.text
 
 

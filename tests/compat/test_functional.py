@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -29,17 +30,16 @@ def test_caget_and_caput(ioc: SoftIOC) -> None:
 
 
 def test_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(call: Callable[[], object]) -> None:
+        assert call() is None
+        assert capsys.readouterr().out == "cannot connect to nobody:has:this\n"
+
     for call in (
         lambda: caget("nobody:has:this", connection_timeout=0.2),
         lambda: caput("nobody:has:this", 1, connection_timeout=0.2),
         lambda: cainfo("nobody:has:this", connection_timeout=0.2),
     ):
-
-        def fails(call: Callable[[], object] = call) -> None:
-            assert call() is None
-            assert capsys.readouterr().out == "cannot connect to nobody:has:this\n"
-
-        takes(0.2, 0.2 * 1.05 + 0.02, fails)
+        takes(0.2, 0.2 * 1.05 + 0.02, partial(fails, call))
 
 
 def test_cainfo(ioc: SoftIOC, capsys: pytest.CaptureFixture[str]) -> None:

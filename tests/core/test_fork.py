@@ -55,6 +55,17 @@ def child(work):
 def wait(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
+def exits(code, use, prepare=lambda: None):
+    \"\"\"The exit code of a forked child that ends by the interpreter's own end, exit handlers and all.\"\"\"
+    pid = os.fork()
+    if pid:
+        return wait(pid)
+    signal.alarm(10)
+    prepare()
+    if use:
+        assert Channel(P + "x").get(timeout=8.0).value == 1.5
+    sys.exit(code)
+
 def undisturbed():
     seen = len(values)
     until = time.monotonic() + 10
@@ -222,16 +233,9 @@ def work():
 for _ in range(5):
     assert wait(child(work)) == 0
 
-# Not by os._exit(): through the interpreter's own end, exit handlers and all.
 for use in (False, True):
-    pid = os.fork()
-    if not pid:
-        signal.alarm(20)
-        if use:
-            Channel(P + "x").get(timeout=10.0)
-        sys.exit(0)
     began = time.monotonic()
-    assert wait(pid) == 0
+    assert exits(0, use) == 0
     assert time.monotonic() - began < 5.0
 undisturbed()
 """,
@@ -254,14 +258,7 @@ def fill_places():
         pause = ctypes.cast(libc.pause, ctypes.c_void_p)
         assert libc.pthread_create(ctypes.byref(ctypes.c_void_p()), attr, pause, None) == 0
 for use in (False, True):
-    pid = os.fork()
-    if not pid:
-        signal.alarm(10)
-        fill_places()
-        if use:
-            assert Channel(P + "x").get(timeout=8.0).value == 1.5
-        sys.exit(3)
-    assert wait(pid) == 3
+    assert exits(3, use, fill_places) == 3
 undisturbed()
 """,
         server,
@@ -284,13 +281,7 @@ while "taskwd" not in names():
     assert time.monotonic() < until
     time.sleep(0.01)
 for use in (False, True):
-    pid = os.fork()
-    if not pid:
-        signal.alarm(10)
-        if use:
-            assert Channel(P + "x").get(timeout=8.0).value == 1.5
-        sys.exit(3)
-    assert wait(pid) == 3
+    assert exits(3, use) == 3
 undisturbed()
 """,
         server,

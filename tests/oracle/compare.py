@@ -222,11 +222,11 @@ def without_chance(
         name = where.partition("/")[2]
         return epicsx.get(name, ABSENT) != again.get(name, ABSENT)
 
-    both = {**first.unlisted, **second.unlisted}
+    steady = first.unlisted.keys() & second.unlisted.keys()
     second.unlisted = {
         where: pair
-        for where, pair in both.items()
-        if ours(where) or (where in first.unlisted and where in second.unlisted)
+        for where, pair in {**first.unlisted, **second.unlisted}.items()
+        if where in steady or ours(where)
     }
     if epicsx == again:
         second.stale = {key: told for key, told in second.stale.items() if key in first.stale}

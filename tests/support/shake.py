@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -40,8 +40,6 @@ _random = random.Random()
 _lock = threading.Lock()
 _seen: Counter[tuple[CodeType, int]] = Counter()
 _left = 0.0
-
-Tracer = Callable[[FrameType, str, Any], Any]
 
 
 def _pause(frame: FrameType) -> None:

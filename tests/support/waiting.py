@@ -35,13 +35,23 @@ def wait_until(
         time.sleep(every)
 
 
-def takes(least: float, most: float, attempt: Callable[[], object], tries: int = 5) -> None:
+def takes(
+    least: float,
+    most: float,
+    attempt: Callable[[], object],
+    tries: int = 5,
+    *,
+    before: Callable[[], object] = lambda: None,
+) -> None:
     """Fail if `attempt` once takes less than `least` seconds, or `tries` times more than `most`.
+
+    `before` prepares each attempt, and its time does not count.
 
     A machine that puts the process aside makes one attempt longer; a deadline that does not hold makes each longer.
     """
     seconds = []
     for _ in range(tries):
+        before()
         began = time.monotonic()
         attempt()
         seconds.append(time.monotonic() - began)
