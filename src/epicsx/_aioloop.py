@@ -32,8 +32,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import _ca, _request
-from .enums import ECA
-from .errors import BadValueError, CAError
+from .errors import BadValueError, CAError, loop_ending
 
 if TYPE_CHECKING:
     from ._augmented import Timeout
@@ -145,7 +144,8 @@ class End:
             self._watched = False
             self._reading.setblocking(True)
             threading.Thread(target=self._listen, name="epicsx-loop", daemon=True).start()
-        weakref.finalize(loop, self.close).atexit = False
+        self._finalizer = weakref.finalize(loop, self.close)
+        self._finalizer.atexit = False
         self._guard: AsyncGenerator[None, None] | None = None
         if not _shuts_down(loop):
             self._guard = self._until_shutdown()
@@ -229,14 +229,11 @@ class End:
                 quiet += 1
                 await asyncio.sleep(0)
 
-    def _ending(self, name: str) -> CAError:
-        return CAError(int(ECA.CHANDESTROY), "the event loop is ending", name)
-
     def _fail(self) -> None:
         """Thread: the loop's. Nothing that is waited for comes any more."""
         for future, (name, _) in list(self._waits.items()):
             if not future.done():
-                future.set_exception(self._ending(name))
+                future.set_exception(loop_ending(name))
 
     def close(self) -> None:
         """Let the loop go. What waits is counted as lost. Idempotent."""
@@ -248,6 +245,7 @@ class End:
             loop = self._loop()
             if loop is not None and _ends.get(loop) is self:
                 del _ends[loop]
+        self._finalizer.detach()  # it would keep what is left here, and with it the loop
         self._puts.close()
         lost = sum(monitor.end() for monitor in list(self.monitors))
         lost += self.inbox.kill()
@@ -333,7 +331,7 @@ class End:
     ) -> Any:
         """What the future is set to; by `too_late` at the deadline, and by an error when the loop ends before."""
         if self.closed:
-            raise self._ending(name)
+            raise loop_ending(name)
         loop = self.loop
         timer = None if deadline is None else loop.call_at(deadline, too_late)
         ending = _shuts_down(loop)

@@ -24,6 +24,7 @@ cdef class Inbox:
     cdef ex_inbox *box
     cdef readonly set requests          # those under way: what must live on without its user
     cdef readonly set subscriptions
+    cdef readonly bint dead             # its loop is closed: nothing may be asked for any more
     cdef object __weakref__
 
 

@@ -28,7 +28,7 @@ from libc.stdint cimport int64_t
 from epicsx import _ca
 from epicsx._complaints import tell
 from epicsx.counts import Counts
-from epicsx.errors import from_status, timed_out
+from epicsx.errors import from_status, loop_ending, timed_out
 
 log = logging.getLogger("epicsx")
 
@@ -134,6 +134,9 @@ cdef Request launch(Core core, int type, bint is_put, object owner, object callb
     request_route(q.r, inbox.box if inbox is not None else NULL)
     q.inbox = inbox
     (core.context.pinned if inbox is None else inbox.requests).add(q)
+    if inbox is not None and inbox.dead:    # looked at last: what `kill` has not found there finds it dead here
+        q.let_go()
+        raise loop_ending(core.name)
     return q
 
 
@@ -274,6 +277,7 @@ cdef class Inbox:
         cdef Request q
         cdef LoopSubscription s
         cdef int64_t updates = 0
+        self.dead = True                        # before the copies: what comes later sees it, and is refused
         inbox_kill(self.box)
         for q in list(self.requests):           # those that end from now on are counted as lost, too
             request_end(q.r, EX_BY_CLOSE, ECA_CHANDESTROY)
@@ -309,6 +313,9 @@ cdef class LoopSubscription(Subscription):
         inbox.subscriptions.add(self)
         core.context.pinned.add(self)
         self.pinned = True
+        if inbox.dead:
+            self.close()
+            raise loop_ending(core.name)
 
     cdef ex_inbox *loop_inbox(self) noexcept:
         return self.inbox.box

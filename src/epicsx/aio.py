@@ -74,7 +74,7 @@ from ._augmented import ca_float as ca_float
 from ._augmented import ca_int as ca_int
 from ._augmented import ca_str as ca_str
 from .enums import ECA
-from .errors import BadTypeError, BadValueError, CAError, message
+from .errors import BadTypeError, BadValueError, CAError, loop_ending, message
 
 if TYPE_CHECKING:
     from ._ca import Core
@@ -591,13 +591,16 @@ class Subscription:
         self._request: _request.Request | None = None
         self._core: Core | None = end.channel(name)
         self._lock = threading.Lock()
-        end.monitors.add(self)
         deadline = end.deadline(connect_timeout)
-        if self._core.connected:
+        if not self._core.connected:
+            self._request = _request.connect_async([self._core], self._connected, end.inbox)
+        end.monitors.add(self)
+        if end.closed:  # by another thread, which may not have found it there
+            self.close()
+            raise loop_ending(name)
+        if self._request is None:
             end.loop.call_soon(self._begin)  # a mistake in the arguments is told where all is told
-            return
-        self._request = _request.connect_async([self._core], self._connected, end.inbox)
-        if deadline is not None:
+        elif deadline is not None:
             self._timer = end.loop.call_at(deadline, self._too_late)
 
     @property

@@ -312,6 +312,11 @@ def timed_out(name: str, operation: str, seconds: float, reason: str = "") -> CA
     return CATimeoutError(f"{text}: {reason}" if reason else text, status=80, name=name)
 
 
+def loop_ending(name: str) -> CAError:
+    """The exception for what waits for an event loop that ends, or is asked for then."""
+    return CAError(440, "the event loop is ending", name)
+
+
 def unanswered() -> str:
     """Why a channel has never connected: no server has answered, and where its search was sent.
 

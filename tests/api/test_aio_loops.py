@@ -15,11 +15,7 @@ import pytest
 from support import idle, threads_settle, wait_until
 from support.coroutines import run, until, write
 
-from epicsx import (
-    CAError,
-    Channel,
-    aio,
-)
+from epicsx import CAError, Channel, _bulk, _request, aio
 from epicsx._aioloop import current
 from epicsx.testing import SoftIOC
 
@@ -202,6 +198,39 @@ def test_who_still_waits_is_told_that_the_loop_ends(elsewhere: bool, ioc: SoftIO
     assert isinstance(one, aio.CANothing)
     assert not many[1].ok
     idle(ioc, "slow2")
+
+
+def test_nothing_begins_for_an_end_that_is_closed(ioc: SoftIOC) -> None:
+    """A coroutine may have found it open, and go on when it is closed; nothing of it keeps the loop."""
+
+    async def main() -> None:
+        await aio.connect(ioc["ao"])
+        end = current()
+        core, unconnected = end.channel(ioc["ao"]), end.channel(ioc["nobody"])
+        found = [core.get_async(inbox=end.inbox), aio.camonitor(ioc["ao"], print)]
+        end.close()
+        for begin in (
+            lambda: core.get_async(inbox=end.inbox),
+            lambda: core.put_async(1.0, inbox=end.inbox),
+            lambda: _request.connect_async([unconnected], None, end.inbox),
+            lambda: _request.LoopSubscription(core, end.inbox, print, None),
+            lambda: _bulk.get_all_async([core], -1, 0, None, end.inbox),
+            lambda: _bulk.put_all_async([core], [1.0], [-2], None, end.inbox),
+        ):
+            with pytest.raises(CAError, match="the event loop is ending"):
+                begin()
+        assert not end.inbox.requests
+        assert not end.inbox.subscriptions
+        assert found[0].done()
+        assert found[1].state == aio.Subscription.CLOSED
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
+    ref = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert ref() is None
 
 
 @pytest.mark.parametrize("use", ["caget", "updates", "camonitor"])

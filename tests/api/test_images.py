@@ -101,7 +101,9 @@ def test_data_types(
     ioc = detector(db=[_database(each, ROOM, f"{each}:", "", "record") for each in FTVL.values()])
     for dtype, ftvl in FTVL.items():
         turn_to(ioc, ftvl)
-        check_type(ioc, watch(ioc), dtype)
+        stream = watch(ioc)
+        settled(ioc, stream)  # else the first frame may come under the stamp of what was before
+        check_type(ioc, stream, dtype)
 
 
 def check_type(ioc: AreaDetectorIOC, stream: ImageStream, dtype: str) -> None:
@@ -433,6 +435,8 @@ def test_a_region_of_rows_and_columns(
 ) -> None:
     ioc = detector(nelements=1000)
     streams = {each: watch(ioc, roi=(3, None, 5, 9), coherent=each) for each in (False, True)}
+    for stream in streams.values():
+        settled(ioc, stream)
     for number in range(1, 5):
         frame = numbered_frame(number, SHAPE)
         ioc.send(frame, color_mode="Bayer", bayer="RGGB")

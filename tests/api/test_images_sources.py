@@ -38,7 +38,7 @@ def test_frames_of_real_cameras_are_served_and_read(
         epicsx.images(ioc.image_prefix).connect(20.0) as stream,
         epicsx.images(ioc.image_prefix, roi=(40, 80)).connect(20.0) as band,
     ):
-        wait_until(lambda: stream._feed._empty == 1)
+        wait_until(lambda: stream._feed._empty == 1 and band._feed._empty == 1)
         for number, frame in enumerate(ccd, 1):
             ioc.send(frame)
             for image, wanted in ((stream.read(20), frame), (band.read(20), frame[40:80])):

@@ -42,7 +42,8 @@ def alive() -> str:
     core = core_module()
     if core is None:
         return "the core is not imported"
-    kinds = (core.Core, core.Subscription)
+    requests = sys.modules.get("epicsx._request")
+    kinds = (core.Core, core.Subscription, *([requests.Request] if requests else ()))
     found = [each for each in gc.get_objects() if type(each) in kinds or _is_kind(each, kinds)]
     lines = []
     for each in found[:MOST]:
