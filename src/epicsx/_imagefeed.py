@@ -71,6 +71,8 @@ _SEEN = 5.0
 """Seconds within which what the ROI plugin was told is heard of."""
 _AGAIN = 1.0
 """Seconds after which the ROI plugin is told again, when it refused."""
+_LOOK = 0.005
+"""Seconds between looks at whether the news of a frame that has waited long enough have been delivered."""
 _MOMENT = 0.1
 """Seconds for which `close` waits for the thread, which has usually ended long before."""
 
@@ -100,6 +102,11 @@ class _Source:
     def _told(self, sample: Sample) -> None:
         self._feed._news(self, sample.value, sample.timestamp_ns)
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether all that has come has been told: the dispatcher may be held up by a callback, or by the GIL."""
+        return self._subscription.stats.pending == 0
+
     def _on_core_connection(self, connected: bool, native_type: int) -> None:
         if not connected:
             self._feed._source_lost(self)
@@ -127,7 +134,9 @@ class Feed:
         self.stream: Stream | None = None
         self.band: tuple[int, int] | None = None
         self.given_up = False  # the server cannot cut rows out, or need not try any more
-        self._joiner: Joiner[Piece] = Joiner(self._fits, int(options.patience * 1e9))
+        self._joiner: Joiner[Piece] = Joiner(
+            self._fits, int(options.patience * 1e9), self._caught_up
+        )
         self._clock = ""  # 'stamp' or 'arrival', once the first frame is there
         self._early: deque[tuple[str, Any, int, int]] = deque(maxlen=10_000)
         self._latest: dict[str, Any] = {}
@@ -195,6 +204,10 @@ class Feed:
             else:
                 self._early.append((key, value, stamp, now))
                 self.lock.notify_all()
+
+    def _caught_up(self) -> bool:
+        """Whether all that has come of the PVs beside the array has been heard. Under the lock."""
+        return all(source.caught_up for source in self.sources)
 
     def _source_lost(self, source: _Source) -> None:
         with self.lock:
@@ -366,7 +379,7 @@ class Feed:
             stream = self.stream
             if len(self._joiner):
                 due = self._joiner.deadline() or now
-                wait = min(wait, max((due - now) / 1e9, 0.0), self._joiner.settle / 1e9)
+                wait = min(wait, max((due - now) / 1e9, _LOOK), self._joiner.settle / 1e9)
             if len(self._joiner) >= max(self.options.depth, 4):
                 self.lock.wait(wait)  # the stream's own bound counts what it has no room for
                 return
@@ -458,6 +471,8 @@ class Feed:
         left = max(self._had_at, self._told_at) + quiet - time.monotonic()
         if left > 0:
             return left
+        if not self._caught_up():
+            return _LOOK
         if not all(s.known for s in self.sources if s.key in (*_NEEDED, *self._beside)):
             return _QUIET
         self._had = None

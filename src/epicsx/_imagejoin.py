@@ -87,12 +87,18 @@ class Joiner(Generic[T]):
         Whether the array's size is what that mode says.
     patience : int, ns
         How long a frame waits for its metadata.
+    caught_up : callable() -> bool
+        Whether all metadata that have come have been told, too. Until then none is missing.
+    held_up : int, ns
+        How much longer a frame waits for that.
     settle : int, ns
         How long a frame waits behind its array counter, where unique ids do not change: the mode comes behind that.
     """
 
     fits: Callable[[T, Mode], bool]
     patience: int = 150_000_000
+    caught_up: Callable[[], bool] = lambda: True
+    held_up: int = 2_000_000_000
     settle: int = 20_000_000
     _frames: deque[_Frame[T]] = field(default_factory=deque)
     _history: dict[str, deque[tuple[int, Any]]] = field(default_factory=dict)
@@ -101,6 +107,7 @@ class Joiner(Generic[T]):
     )
     _heard: dict[str, int] = field(default_factory=dict)
     _last: int | None = None
+    _given_up: bool = False  # the last frame waited in vain for its number, which may still come
     _end: int | None = None
     _period: int | None = None
     _ids_change: bool = True
@@ -189,6 +196,13 @@ class Joiner(Generic[T]):
 
     def _settle(self, frame: _Frame[T], now: int) -> Joined[T] | None:
         late = now >= frame.deadline
+        if late and not self.caught_up():
+            if now >= frame.deadline + self.held_up:
+                self._given_up = True
+                return Joined(
+                    frame.payload, None, problem="the updates of its PVs wait to be delivered"
+                )
+            late = False
         by = self.by
         number = self._number(frame, self._numbers[by], late)
         if number is None and late and by == "unique_id":
@@ -197,7 +211,11 @@ class Joiner(Generic[T]):
             if number is not None and self._heard.get("unique_id", 0) < frame.time:
                 self._ids_change = False
         if number is None:
-            return self._without(frame) if late else None
+            if not late:
+                return None
+            self._given_up = True
+            return self._without(frame)
+        self._given_up = False
         end = max(frame.time, number.time)
         if by == "counter":
             end += self.settle
@@ -237,6 +255,15 @@ class Joiner(Generic[T]):
             and 0 <= 4 * (following - after.time) < behind
         ):
             after = behind = None
+        # A number that is behind the data, or none though all have been told: that before is the last one before them.
+        sure = behind is not None or late or before is None or self.caught_up()
+        # It is that of the frame before, if that waited for it in vain and bursts do not precede their data.
+        theirs = (
+            before is not None
+            and self._given_up
+            and self._last is not None
+            and before.time >= self._last
+        )
         # Nor does it matter then how long before its data a burst stands that the frame before has not taken.
         if (
             self._precede
@@ -244,10 +271,15 @@ class Joiner(Generic[T]):
             and (self._last is None or before.time > self._last)
             and (behind is None or behind > self._within(4))
         ):
-            return before
+            return before if sure else None
         # A burst just before the data that no frame has taken: this plugin's bursts precede.
-        if ahead is not None and ahead <= self._within(4) and (behind is None or ahead < behind):
-            return before
+        if (
+            ahead is not None
+            and ahead <= self._within(4)
+            and (behind is None or ahead < behind)
+            and (self._precede or not theirs)
+        ):
+            return before if sure else None
         if (
             after is not None
             and behind is not None
@@ -256,8 +288,13 @@ class Joiner(Generic[T]):
             # A frame's burst, if it is not there yet, is the next to come. But that of this frame may be missing.
             return after if following is not None or late or behind <= self._within(2) else None
         # The next burst is the next frame's, or none came.
-        if ahead is not None and (following is not None or late) and ahead <= self._within(1):
-            return before
+        if (
+            ahead is not None
+            and (following is not None or late)
+            and ahead <= self._within(1)
+            and not theirs
+        ):
+            return before if sure else None
         return None
 
     def _within(self, part: int) -> int:

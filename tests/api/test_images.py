@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count, pairwise
@@ -69,6 +71,10 @@ def shown(image: Image, frame: np.ndarray[Any, Any]) -> None:
     """That this is that picture, of its dtype."""
     assert image.data.dtype == frame.dtype
     np.testing.assert_array_equal(image.data, frame)
+
+
+def received(stream: ImageStream, number: int) -> bool:
+    return stream.ledger.received == number
 
 
 def settled(ioc: AreaDetectorIOC, stream: ImageStream) -> None:
@@ -391,6 +397,67 @@ def test_a_frame_that_the_reader_came_late_for(
         ioc.send(numbered_frame(number, SHAPE))
         assert stream.read(20).unique_id == number
     assert stream._feed._clock == "arrival"
+
+
+@contextlib.contextmanager
+def lane_held_up(ioc: AreaDetectorIOC) -> Iterator[None]:
+    """A callback stands still on the dispatcher of the images' lane."""
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold_up(_: Any) -> None:
+        held.set()
+        go_on.wait(30)
+
+    with epicsx.Channel(ioc.prefix + "image1:ArrayCounter_RBV", lane="bulk") as channel:
+        channel.subscribe(hold_up)
+        try:
+            assert held.wait(20)
+            yield
+        finally:
+            go_on.set()
+
+
+def test_a_callback_that_holds_up_the_lane(
+    detector: Callable[..., AreaDetectorIOC], watch: Callable[..., ImageStream]
+) -> None:
+    """The news of the PVs beside the array wait for their delivery, for far longer than `patience`."""
+    ioc = detector(nelements=12 * 20)
+    stream = watch(ioc, depth=40, patience=0.05)
+    settled(ioc, stream)
+    modes = [("Mono", "Bayer")[number // 3 % 2] for number in range(21)]
+    with lane_held_up(ioc):
+        for number in range(1, 21):  # of one size, so that only ColorMode_RBV tells
+            ioc.send(numbered_frame(number, SHAPE), color_mode=modes[number])
+            wait_until(partial(received, stream, number))
+        wait_until(
+            lambda: (stream._feed._joiner.deadline() or math.inf) < time.time_ns() - 100_000_000
+        )
+        assert stream.ledger.delivered == stream.unmatched == 0
+    for number in range(1, 21):
+        image = stream.read(20)
+        assert (image.unique_id, image.color_mode.name) == (number, modes[number])
+        shown(image, numbered_frame(number, SHAPE))
+    assert (stream.unmatched, stream.ledger.inferred_lost) == (0, 0)
+    assert adds_up(stream)
+
+
+def test_a_callback_that_holds_up_the_lane_for_too_long(
+    detector: Callable[..., AreaDetectorIOC], watch: Callable[..., ImageStream]
+) -> None:
+    ioc = detector(nelements=12 * 20)
+    stream = watch(ioc, patience=0.05)
+    settled(ioc, stream)
+    stream._feed._joiner.held_up = 100_000_000
+    with lane_held_up(ioc):
+        ioc.send(numbered_frame(1, SHAPE))
+        wait_until(lambda: stream.unmatched == 1)
+        assert stream.problem == "the updates of its PVs wait to be delivered"
+    wait_until(lambda: stream._feed._latest.get("unique_id") == 1)
+    ioc.send(numbered_frame(2, SHAPE))
+    image = stream.read(20)
+    assert (image.unique_id, image.lost_before) == (2, 1)
+    shown(image, numbered_frame(2, SHAPE))
+    assert adds_up(stream)
 
 
 # -------------------------------------------------------------------- regions of interest
