@@ -37,6 +37,7 @@ __all__ = [
     "PutError",
     "ServerError",
     "from_status",
+    "loop_ending",
     "message",
     "not_started",
     "timed_out",
