@@ -101,7 +101,7 @@ struct ex_note {
     ex_block *block;
     void *subject;               /* ex_handle, ex_channel, ex_request or char* (LOG), by kind; a reference */
     uint64_t serial;
-    int64_t since;               /* ex_now_coarse() when it was queued */
+    int64_t since;               /* ex_now_coarse() when it was queued; ex_now() where the handle is timed */
     int kind;
     int a, b;                    /* CONNECTION, LINK: connected, type; ACCESS: read, write; LOG: level */
 };
@@ -110,6 +110,7 @@ struct ex_note {
 typedef struct ex_taken {
     int kind;
     int a, b;
+    int64_t since;               /* when it was queued */
     ex_block *block;
     void *subject;
     void *py;                    /* the handle's, channel's or request's Python object, borrowed, or NULL */
@@ -281,6 +282,7 @@ struct ex_handle {
     ex_handle *next;
     ex_atomic_int refs;
     int queueing, latest, closed, loss_told, large_told;
+    int timed;                   /* somebody asks for the time of each update's arrival, to the nanosecond */
     size_t max_events, max_bytes;
     size_t waiting, bytes;
     ex_note *oldest, *newest;
@@ -411,6 +413,7 @@ ex_handle *ex_handle_new(ex_sub *sub, int queueing, size_t max_events, int lates
 size_t ex_handle_take(ex_handle *h, ex_taken *out, size_t n);
 void ex_handle_unheard(ex_handle *h, size_t n);      /* so many that were taken are dropped after all; before its close */
 void ex_handle_set_queueing(ex_handle *h, int queueing);
+void ex_handle_set_timed(ex_handle *h);
 void ex_handle_close(ex_handle *h);
 void ex_handle_unref(ex_handle *h);
 void ex_handle_counts(ex_handle *h, ex_counts *out);

@@ -38,6 +38,7 @@ cdef extern from "epicsx_events.h" nogil:
         int kind
         int a
         int b
+        int64_t since
         ex_block *block
         void *subject
         void *py
@@ -205,6 +206,7 @@ cdef extern from "epicsx_events.h" nogil:
     size_t ex_handle_take(ex_handle *h, ex_taken *out, size_t n)
     void ex_handle_unheard(ex_handle *h, size_t n)
     void ex_handle_set_queueing(ex_handle *h, int queueing)
+    void ex_handle_set_timed(ex_handle *h)
     void ex_handle_close(ex_handle *h)
     void ex_handle_unref(ex_handle *h)
     void ex_handle_counts(ex_handle *h, ex_counts *out)

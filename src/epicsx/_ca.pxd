@@ -59,6 +59,7 @@ cdef class Subscription:
     cdef ex_handle *h
     cdef object callback
     cdef bint pinned
+    cdef int64_t since                  # when the update that is being delivered came; to the nanosecond if timed
     cdef object __weakref__
     cdef int open_(self, Core home, int dbr_type, unsigned long count, long mask, size_t bound, bint latest,
                    bint queueing, str lane) except -1

@@ -96,6 +96,7 @@ cdef class Subscription:
         """One update, on the dispatcher. The block's reference goes to the sample."""
         cdef ex_block *b = t.block
         t.block = NULL
+        self.since = t.since
         self.callback(sample_of(b, self.name, self.h.sub.channel.type))
         return 0
 
@@ -114,6 +115,16 @@ cdef class Subscription:
     cdef int set_queueing(self, bint queueing) except -1:
         ex_handle_set_queueing(self.h, queueing)
         return 0
+
+    def time_arrivals(self) -> None:
+        """Have the time of each update's arrival kept to the nanosecond, for ``age_ns``."""
+        if self.h != NULL:
+            ex_handle_set_timed(self.h)
+
+    @property
+    def age_ns(self) -> int:
+        """How long ago the update that is being delivered came, in nanoseconds. Thread: its callback's."""
+        return ex_now() - self.since
 
     def close(self) -> None:
         """End this handle: no further callback begins, what waits is dropped and counted. Idempotent."""

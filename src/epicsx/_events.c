@@ -165,6 +165,8 @@ static void handle_append(ex_lane *lane, ex_handle *h, ex_note *note)
         note->since = ex_now_coarse();
     } else
         ex_note_append(lane, note);
+    if (h->timed)
+        note->since = ex_now();
 }
 
 /* It leaves, by delivery or by loss. The block of a VALUE is the caller's. */
@@ -237,6 +239,7 @@ int ex_lane_take(ex_lane *lane, ex_taken *out)
     out->kind = note->kind;
     out->a = note->a;
     out->b = note->b;
+    out->since = note->since;
     out->subject = note->subject;
     out->block = NULL;
     out->py = NULL;
@@ -686,6 +689,13 @@ void ex_handle_set_queueing(ex_handle *h, int queueing)
     ex_unlock(&h->sub->channel->lane->lock);
 }
 
+void ex_handle_set_timed(ex_handle *h)
+{
+    ex_lock(&h->sub->channel->lane->lock);
+    h->timed = 1;
+    ex_unlock(&h->sub->channel->lane->lock);
+}
+
 void ex_handle_close(ex_handle *h)
 {
     ex_sub *sub = h->sub;
@@ -754,6 +764,7 @@ size_t ex_handle_take(ex_handle *h, ex_taken *out, size_t n)
         t->kind = kind = note->kind;
         t->a = note->a;
         t->b = note->b;
+        t->since = note->since;
         t->subject = h;                  /* the note's reference is the caller's now */
         t->py = h->py;
         h->delivered += kind == EX_NOTE_VALUE;

@@ -27,7 +27,7 @@ import numpy as np
 from . import _ca
 from ._channel import Channel
 from ._filters import filter_name
-from ._imagejoin import FIELDS, Joined, Joiner
+from ._imagejoin import FIELDS, UNTOLD, Joined, Joiner
 from ._imageparts import Entry, Options, Piece, moved, text_of
 from ._imageroi import RoiPlugin, find_plugin
 from ._ndarray import Array, Mode, Roi, picture
@@ -94,18 +94,34 @@ class _Source:
         self._feed = feed
         self._core = _ca.core(name, 0, _ca.context(feed.lane))
         self._core.listen(self)
+        self._heard = 0  # updates
+        self._subscription: _ca.Subscription | None = None
         kind = int(DBR.TIME_STRING) if text else -1
         self._subscription = self._core.subscribe(
             self._told, DBE.VALUE | DBE.ALARM, 0, "all", kind, feed.lane
         )
+        self._subscription.time_arrivals()
 
     def _told(self, sample: Sample) -> None:
-        self._feed._news(self, sample.value, sample.timestamp_ns)
+        try:
+            made = self._subscription
+            came = time.time_ns() - (0 if made is None else made.age_ns)
+            self._feed._news(self, sample.value, sample.timestamp_ns, came)
+        finally:
+            self.count()
+
+    def count(self) -> None:
+        """What the dispatcher has in hand has been told. Thread: the dispatcher."""
+        made = self._subscription
+        self._heard = self._heard + 1 if made is None else made.stats.delivered
 
     @property
     def caught_up(self) -> bool:
         """Whether all that has come has been told: the dispatcher may be held up by a callback, or by the GIL."""
-        return self._subscription.stats.pending == 0
+        if self._subscription is None:
+            return False
+        stats = self._subscription.stats  # what the dispatcher takes counts as delivered
+        return stats.pending == 0 and stats.delivered == self._heard
 
     def _on_core_connection(self, connected: bool, native_type: int) -> None:
         if not connected:
@@ -116,7 +132,8 @@ class _Source:
 
     def close(self) -> None:
         self._core.unlisten(self)
-        self._subscription.close()
+        if self._subscription is not None:
+            self._subscription.close()
 
 
 class Feed:
@@ -182,13 +199,15 @@ class Feed:
 
     # ---- the PVs beside the array: the dispatcher's thread
 
-    def _news(self, source: _Source, value: Any, stamp: int) -> None:
-        key, now = source.key, time.time_ns()
+    def _news(self, source: _Source, value: Any, stamp: int, came: int) -> None:
+        """Hear what it says; when the server stamped it, and when it came here, however late it is told."""
+        key = source.key
         if isinstance(value, np.ndarray):
             value = text_of(value) if key == "codec" else tuple(int(each) for each in value)
         elif key == "dims":
             value = (int(value),)
         with self.lock:
+            source.count()
             if self.closed:
                 return  # all is counted
             if source.known:
@@ -199,15 +218,15 @@ class Feed:
             if key not in FIELDS and key not in ("unique_id", "counter"):
                 self.lock.notify_all()
             elif self._clock:
-                self._joiner.news(key, value, stamp if self._clock == "stamp" else now)
-                self._deal(now)
+                self._joiner.news(key, value, stamp if self._clock == "stamp" else came)
+                self._deal(time.time_ns())
             else:
-                self._early.append((key, value, stamp, now))
+                self._early.append((key, value, stamp, came))
                 self.lock.notify_all()
 
     def _caught_up(self) -> bool:
         """Whether all that has come of the PVs beside the array has been heard. Under the lock."""
-        return all(source.caught_up for source in self.sources)
+        return all(source.caught_up for source in self.sources if source.key in _BESIDE)
 
     def _source_lost(self, source: _Source) -> None:
         with self.lock:
@@ -472,7 +491,11 @@ class Feed:
         if left > 0:
             return left
         if not self._caught_up():
-            return _LOOK
+            if time.monotonic() < self._had_at + quiet + self._joiner.held_up / 1e9:
+                return _LOOK
+            self._had = None
+            self._unmatched(UNTOLD)
+            return _LONGEST
         if not all(s.known for s in self.sources if s.key in (*_NEEDED, *self._beside)):
             return _QUIET
         self._had = None

@@ -27,7 +27,7 @@ from typing import Any, Generic, TypeVar
 from ._ndarray import Mode
 from .errors import CAError
 
-__all__ = ["FIELDS", "Joined", "Joiner"]
+__all__ = ["FIELDS", "UNTOLD", "Joined", "Joiner"]
 
 T = TypeVar("T")
 
@@ -37,6 +37,9 @@ FIELDS = ("dims", "color_mode", "data_type", "bayer", "codec", "compressed_size"
 _NUMBERS = ("unique_id", "counter")
 _SOON = 2_000_000  # ns; taken for the time between frames before there is any
 _KEPT = 1000  # numbers that no frame has taken
+
+UNTOLD = "the updates of its PVs wait to be delivered"
+"""The problem of a frame whose PVs may have said all, but are not heard."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ class Joiner(Generic[T]):
     patience : int, ns
         How long a frame waits for its metadata.
     caught_up : callable() -> bool
-        Whether all metadata that have come have been told, too. Until then none is missing.
+        Whether all metadata that have come have been told, too. Until then none is missing; but they are told in the
+        order in which they came, so a number of a later time proves as much for what is before it.
     held_up : int, ns
         How much longer a frame waits for that.
     settle : int, ns
@@ -195,14 +199,8 @@ class Joiner(Generic[T]):
     # ---- which number
 
     def _settle(self, frame: _Frame[T], now: int) -> Joined[T] | None:
-        late = now >= frame.deadline
-        if late and not self.caught_up():
-            if now >= frame.deadline + self.held_up:
-                self._given_up = True
-                return Joined(
-                    frame.payload, None, problem="the updates of its PVs wait to be delivered"
-                )
-            late = False
+        waited = now >= frame.deadline
+        late = waited and self._told(frame.time + self.patience)
         by = self.by
         number = self._number(frame, self._numbers[by], late)
         if number is None and late and by == "unique_id":
@@ -211,11 +209,13 @@ class Joiner(Generic[T]):
             if number is not None and self._heard.get("unique_id", 0) < frame.time:
                 self._ids_change = False
         if number is None:
-            if not late:
-                return None
-            self._given_up = True
-            return self._without(frame)
-        self._given_up = False
+            if late:
+                self._given_up = True
+                return self._without(frame)
+            if waited and now >= frame.deadline + self.held_up:
+                self._given_up = True
+                return Joined(frame.payload, None, problem=UNTOLD)
+            return None
         end = max(frame.time, number.time)
         if by == "counter":
             end += self.settle
@@ -224,6 +224,9 @@ class Joiner(Generic[T]):
                 end = min(end, self._frames[1].time - 1)
             elif not late and now < frame.deadline - self.patience + self.settle:
                 return None
+            if not late and not self._told(end) and now < frame.deadline + self.held_up:
+                return None
+        self._given_up = False
         gap = abs(number.time - frame.time)
         if by == "unique_id" and 0 < gap <= self._within(4):
             self._precede = number.time < frame.time
@@ -256,7 +259,7 @@ class Joiner(Generic[T]):
         ):
             after = behind = None
         # A number that is behind the data, or none though all have been told: that before is the last one before them.
-        sure = behind is not None or late or before is None or self.caught_up()
+        sure = late or before is None or self._told(frame.time)
         # It is that of the frame before, if that waited for it in vain and bursts do not precede their data.
         theirs = (
             before is not None
@@ -274,10 +277,11 @@ class Joiner(Generic[T]):
             return before if sure else None
         # A burst just before the data that no frame has taken: this plugin's bursts precede.
         if (
-            ahead is not None
+            before is not None
+            and ahead is not None
             and ahead <= self._within(4)
             and (behind is None or ahead < behind)
-            and (self._precede or not theirs)
+            and (self._precede or not theirs or ahead < before.time - (self._last or 0))
         ):
             return before if sure else None
         if (
@@ -296,6 +300,10 @@ class Joiner(Generic[T]):
         ):
             return before if sure else None
         return None
+
+    def _told(self, time: int) -> bool:
+        """Whether all that has come of that time and before has been told: what is told later proves it, too."""
+        return any(heard >= time for heard in self._heard.values()) or self.caught_up()
 
     def _within(self, part: int) -> int:
         """That part of the time between two frames, in ns."""

@@ -310,9 +310,9 @@ cdef class LoopSubscription(Subscription):
         self.callback = callback
         self.open_(core, dbr_type, count, int(mask), bound_of(queue), queue == "latest", True, lane)
         self.ended = ended
-        inbox.subscriptions.add(self)
         core.context.pinned.add(self)
         self.pinned = True
+        inbox.subscriptions.add(self)
         if inbox.dead:
             self.close()
             raise loop_ending(core.name)

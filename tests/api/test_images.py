@@ -417,13 +417,15 @@ def lane_held_up(ioc: AreaDetectorIOC) -> Iterator[None]:
             go_on.set()
 
 
+@pytest.mark.parametrize("clock", ["stamp", "arrival"])
 def test_a_callback_that_holds_up_the_lane(
-    detector: Callable[..., AreaDetectorIOC], watch: Callable[..., ImageStream]
+    detector: Callable[..., AreaDetectorIOC], watch: Callable[..., ImageStream], clock: Any
 ) -> None:
     """The news of the PVs beside the array wait for their delivery, for far longer than `patience`."""
-    ioc = detector(nelements=12 * 20)
-    stream = watch(ioc, depth=40, patience=0.05)
+    ioc = detector(nelements=12 * 20, stamps="frame" if clock == "arrival" else "record")
+    stream = watch(ioc, depth=40, patience=0.05, coherent=clock == "arrival")
     settled(ioc, stream)
+    assert stream._feed._clock == clock
     modes = [("Mono", "Bayer")[number // 3 % 2] for number in range(21)]
     with lane_held_up(ioc):
         for number in range(1, 21):  # of one size, so that only ColorMode_RBV tells
@@ -843,7 +845,7 @@ def test_nothing_is_heard_after_closing(
     ledger = stream.ledger
     # What was on its way when it was closed. Without a joiner and without a frame: nobody looks at them.
     feed._joiner = nothing
-    feed._news(feed.sources[0], np.zeros(3, "int32"), 0)
+    feed._news(feed.sources[0], np.zeros(3, "int32"), 0, 0)
     feed._source_lost(feed.sources[0])
     feed._step()
     with feed.lock:

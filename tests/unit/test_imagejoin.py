@@ -381,6 +381,49 @@ def test_metadata_that_are_never_told() -> None:
     assert told.numbers[1:] == [(2, None), (3, None)]
 
 
+def test_a_lane_that_is_always_behind() -> None:
+    """What is told later proves that nothing of before is missing, though the queue is never empty."""
+    told = Told()
+    told.behind = True
+    for number in range(1, 30):  # told 12 ms late, so when the next two frames are there
+        told.joiner.array(Frame(number, 24), 5 * number * MS, 5 * number * MS)
+        if number > 2:
+            stamp = int((5 * (number - 2) - 0.02) * MS)
+            told.joiner.news("unique_id", number - 2, stamp)
+        told.until(5 * number)
+    assert told.numbers == [(n, n) for n in range(1, len(told.given) + 1)]
+    assert len(told.given) >= 25
+
+
+def test_numbers_before_their_data_are_found_again_after_one_is_lost() -> None:
+    """Frames further apart than one waits; that bursts precede their data is not known yet."""
+    for name in ("unique_id", "counter"):
+        told = Told()
+        for number in range(1, 12):
+            if number != 1:
+                told.news(1000 * number - 0.02, name, number)
+            told.data(1000 * number, number)
+            told.until(1000 * number + 400)
+        assert told.numbers[3:] == [(n, n) for n in range(4, 12)], name
+
+
+def test_a_mode_behind_the_counter_that_waits_to_be_told() -> None:
+    told = Told()
+    for number in range(1, 4):
+        told.data(100 * number, number).news(100 * number + 0.1, "counter", number)
+    told.until(399)
+    told.data(400, 4)
+    told.behind = True
+    told.news(400.1, "counter", 4)
+    told.until(450)
+    assert len(told.given) == 3
+    told.news(400.2, "color_mode", 1)
+    told.behind = False
+    told.until(451)
+    assert told.numbers[3:] == [(4, 4)]
+    assert told.modes[3] == "Bayer"
+
+
 def test_a_burst_far_before_its_data_does_not_shift_those_that_follow() -> None:
     told = Told()
     for number in range(1, 5):
