@@ -69,6 +69,18 @@ def idle(ioc: SoftIOC, record: str = "slow") -> None:
     wait_until(lambda: ioc.read(f"{record}:seq.PACT") == "0", every=0.05)
 
 
+def posting(name: str, lane: str = "bulk") -> None:
+    """Wait until the server posts to a subscription of this PV, in that lane, whose first update has come.
+
+    It sends that one before it begins to post (event_add_action of rsrv/camessage.c): what another circuit puts
+    in between is lost. An answer on the subscription's own circuit comes after both.
+    """
+    from epicsx import Channel
+
+    with Channel(name, lane=lane) as channel:
+        channel.get(timeout=20.0)
+
+
 def threads_settle(before: Collection[threading.Thread], timeout: float = 5.0) -> None:
     """Fail unless every Python thread that was not there `before` ends within the timeout."""
     wait_until(
