@@ -34,7 +34,6 @@ def test_lent_is_what_the_ioc_counts(ioc: SoftIOC) -> None:
     channels[0].control()
     wait_until(lambda: all(each.stats.delivered for each in subscriptions))
 
-
     def counted() -> bool:
         # waited for: of the clients of tests before, the IOC may be about to hear that they are gone
         found = ioc.casr()

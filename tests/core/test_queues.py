@@ -134,7 +134,9 @@ def test_a_consumer_slower_than_its_updates_for_ten_seconds(
     assert np.all(np.diff(values) >= 1)
     assert most_blocks <= 100 + 5
     # At the bound an update is as old as the consumer takes for that many and the one at work, and no older.
-    assert work.older_than(100 + 2) < 2.0  # for what the machine puts aside between the IOC's stamp and the queue
+    assert (
+        work.older_than(100 + 2) < 2.0
+    )  # for what the machine puts aside between the IOC's stamp and the queue
     losses = [r for r in caplog.records if ioc["x0"] in r.getMessage()]
     assert len(losses) == 1 and "dropped" in losses[0].getMessage()
 

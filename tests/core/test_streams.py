@@ -287,7 +287,9 @@ def test_at_most_so_many_elements(w: SoftIOC) -> None:
 
 def test_a_scalar_is_a_frame_of_one(w: SoftIOC) -> None:
     with stream(w["k"]) as source:
-        source.read(20.0)  # the server may leave some out between this one and the first that it posts
+        source.read(
+            20.0
+        )  # the server may leave some out between this one and the first that it posts
         first, second = source.read(20.0), source.read(20.0)
         assert second.data.shape == (1,)
         assert second.data[0] == first.data[0] + 1

@@ -85,14 +85,14 @@ def test_two_threads_that_ask_for_the_same_name_share_one_core(ioc: SoftIOC) -> 
         def ask(
             name: str = name, ready: threading.Barrier = ready, found: list[Core] = found
         ) -> None:
-            ready.wait(5.0)
+            ready.wait(20.0)
             found.append(core(name))
 
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(5.0)
+            thread.join(20.0)
         assert len(found) == 4
         assert len({id(each) for each in found}) == 1
 
@@ -128,7 +128,7 @@ def test_a_channel_closed_by_another_thread_ends_the_wait(ioc: SoftIOC) -> None:
 
         thread = threading.Thread(target=wait)
         thread.start()
-        thread.join(5.0)
+        thread.join(20.0)  # of 30
         assert len(ended) == 1
         channel.close()
 
