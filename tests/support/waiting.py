@@ -75,10 +75,10 @@ def posting(name: str, lane: Literal["default", "bulk"] = "bulk") -> None:
     It sends that one before it begins to post (event_add_action of rsrv/camessage.c): what another circuit puts
     in between is lost. An answer on the subscription's own circuit comes after both.
     """
-    from epicsx import Channel
+    from epicsx import _ca
 
-    with Channel(name, lane=lane) as channel:
-        channel.get(timeout=20.0)
+    found = _ca.core(name, 0, _ca.context(lane))
+    found.get(timeout=20.0)
 
 
 def threads_settle(before: Collection[threading.Thread], timeout: float = 5.0) -> None:
