@@ -58,19 +58,53 @@ print("end", time.monotonic(), flush=True)
 """
 
 
-def _run(
-    script: str, ioc: SoftIOC, *args: str, returncode: int = 0, limit: float = LIMIT
-) -> Result:
-    """Run a program to its end and check how long that end took."""
-    client = start_python(script, ioc.prefix, *args, env=ioc.env)
-    with client:
+def _soon(attempt: Callable[[], float], limit: float = LIMIT) -> None:
+    """Fail unless one of five ends took less than `limit`: a machine that puts the program aside does so once."""
+    seconds: list[float] = []
+    while not seconds or seconds[-1] >= limit:
+        assert len(seconds) < 5, seconds
+        seconds.append(attempt())
+
+
+def _once(
+    script: str, ioc: SoftIOC, ready: Callable[[], None] | None = None
+) -> tuple[Result, float]:
+    """Run a program to its end, and do something when it says that it is ready; how long the end took."""
+    if not ioc.running:
+        ioc.restart()
+    with start_python(script, ioc.prefix, env=ioc.env) as client:
+        if ready is not None:
+            client.wait_line("ready", 40.0)
+            ready()
+            client.send("go")
         began = float(client.wait_line("end ", 40.0).split()[1])
         result = client.finish(20.0, check=False)
         seconds = time.monotonic() - began
-    assert result.stderr == ""
-    assert result.returncode == returncode
-    assert seconds < limit
-    return result
+    if ioc.running:
+        ioc.resume()
+    return result, seconds
+
+
+def _run(
+    script: str,
+    ioc: SoftIOC,
+    ready: Callable[[], None] | None = None,
+    *,
+    returncode: int = 0,
+    limit: float = LIMIT,
+) -> Result:
+    """Run a program to its end and check how long that end took; again if it took too long."""
+    results = []
+
+    def attempt() -> float:
+        result, seconds = _once(script, ioc, ready)
+        assert result.stderr == ""
+        assert result.returncode == returncode
+        results.append(result)
+        return seconds
+
+    _soon(attempt, limit)
+    return results[-1]
 
 
 @pytest.fixture
@@ -88,7 +122,7 @@ def test_by_sys_exit_with_a_code(server: SoftIOC) -> None:
 
 
 def test_with_the_ioc_stopped(server: SoftIOC) -> None:
-    client = start_python(
+    _run(
         OPEN
         + """
 stand(lambda: x.get(timeout=None))
@@ -101,36 +135,17 @@ for number in range(100):
 w.put(np.zeros(100000))
 """
         + END,
-        server.prefix,
-        env=server.env,
+        server,
+        server.pause,
     )
-    with client:
-        client.wait_line("ready", 40.0)
-        server.pause()
-        client.send("go")
-        began = float(client.wait_line("end ", 40.0).split()[1])
-        result = client.finish(20.0)
-        seconds = time.monotonic() - began
-    server.resume()
-    assert result.stderr == ""
-    assert seconds < LIMIT
 
 
 def test_with_the_ioc_killed(server: SoftIOC) -> None:
-    client = start_python(
+    _run(
         OPEN + '\nprint("ready", flush=True)\nsys.stdin.readline()\n' + END,
-        server.prefix,
-        env=server.env,
+        server,
+        server.kill,
     )
-    with client:
-        client.wait_line("ready", 40.0)
-        server.kill()
-        client.send("go")
-        began = float(client.wait_line("end ", 40.0).split()[1])
-        result = client.finish(20.0)
-        seconds = time.monotonic() - began
-    assert result.stderr == ""
-    assert seconds < LIMIT
 
 
 @pytest.mark.parametrize(
@@ -154,7 +169,7 @@ assert inside.wait(10.0)
 
 
 def test_with_puts_stuck_in_a_full_send_queue(server: SoftIOC) -> None:
-    client = start_python(
+    _run(
         OPEN
         + """
 print("ready", flush=True)
@@ -174,19 +189,9 @@ while time.monotonic() - quiet < 0.5:       # libca lets nobody in any more
 stuck = w.subscribe(on_value, count=5)      # stops the keeper, too
 """
         + END,
-        server.prefix,
-        env=server.env,
+        server,
+        server.pause,
     )
-    with client:
-        client.wait_line("ready", 40.0)
-        server.pause()
-        client.send("go")
-        began = float(client.wait_line("end ", 40.0).split()[1])
-        result = client.finish(20.0)
-        seconds = time.monotonic() - began
-    server.resume()
-    assert result.stderr == ""
-    assert seconds < LIMIT
 
 
 def test_while_a_callback_computes(server: SoftIOC) -> None:
@@ -226,17 +231,15 @@ for _ in range(5):
 
 
 def test_with_an_unhandled_exception(server: SoftIOC) -> None:
-    client = start_python(
-        OPEN + END + "raise RuntimeError('the program')\n", server.prefix, env=server.env
-    )
-    with client:
-        began = float(client.wait_line("end ", 40.0).split()[1])
-        result = client.finish(20.0, check=False)
-        assert time.monotonic() - began < LIMIT
-    assert result.returncode == 1
-    lines = result.stderr.splitlines()
-    assert lines[0].startswith("Traceback") and lines[-1] == "RuntimeError: the program"
-    assert len(lines) < 6
+    def attempt() -> float:
+        result, seconds = _once(OPEN + END + "raise RuntimeError('the program')\n", server)
+        assert result.returncode == 1
+        lines = result.stderr.splitlines()
+        assert lines[0].startswith("Traceback") and lines[-1] == "RuntimeError: the program"
+        assert len(lines) < 6
+        return seconds
+
+    _soon(attempt)
 
 
 def test_users_exit_handlers_run_first_and_may_use_channels(server: SoftIOC) -> None:
@@ -326,6 +329,19 @@ def _count(ioc: SoftIOC, expected: int) -> None:
     assert (float(ioc.read("puts:n")), ioc.read("puts")) == (expected, "1999")
 
 
+def _arrive(script: str, own_ioc: Callable[..., SoftIOC]) -> None:
+    """Run a program that puts 2000 times, and count them."""
+
+    def attempt() -> float:
+        ioc = own_ioc(PUTS)  # which has counted none yet
+        result, seconds = _once(script, ioc)
+        assert (result.returncode, result.stderr) == (0, "")
+        _count(ioc, 2000)
+        return seconds
+
+    _soon(attempt)
+
+
 def test_a_put_of_a_forked_child_whose_channel_has_gone_arrives(
     own_ioc: Callable[..., SoftIOC],
 ) -> None:
@@ -365,14 +381,11 @@ if __name__ == "__main__":
 
 
 def test_two_thousand_puts_then_the_end_all_arrive(own_ioc: Callable[..., SoftIOC]) -> None:
-    ioc = own_ioc(PUTS)
-    _run("import sys, time\n" + PUT + "put(sys.argv[1])\n" + END, ioc)
-    _count(ioc, 2000)
+    _arrive("import sys, time\n" + PUT + "put(sys.argv[1])\n" + END, own_ioc)
 
 
 def test_puts_of_threads_and_bulk_puts_arrive(own_ioc: Callable[..., SoftIOC]) -> None:
-    ioc = own_ioc(PUTS)
-    _run(
+    _arrive(
         """
 import sys, threading, time
 from epicsx import connect, put_many
@@ -386,9 +399,8 @@ for thread in threads: thread.join()
 put_many(channels * 1000, range(1000, 2000))
 """
         + END,
-        ioc,
+        own_ioc,
     )
-    _count(ioc, 2000)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
@@ -493,11 +505,15 @@ else:
 print("end", time.monotonic(), flush=True)
 """
     env = {"EPICS_CA_ADDR_LIST": "", "EPICS_CA_AUTO_ADDR_LIST": "NO"}
-    ports = str(free_port()), str(free_port())
-    result = run_python(script, *ports, str(channels), env=env)
-    began, over = (float(line.split()[1]) for line in result.stdout.splitlines())
-    assert over - began < LIMIT
-    assert result.stderr == ""
+
+    def attempt() -> float:
+        ports = str(free_port()), str(free_port())
+        result = run_python(script, *ports, str(channels), env=env)
+        assert result.stderr == ""
+        began, over = (float(line.split()[1]) for line in result.stdout.splitlines())
+        return over - began
+
+    _soon(attempt)
 
 
 def test_while_a_dead_circuit_is_left(server: SoftIOC) -> None:
@@ -509,17 +525,12 @@ epicsx.configure(conn_timeout=1.0, dead_circuit_timeout=0.0)
         + OPEN
         + """
 from epicsx import _ca
-print("paused", flush=True)
+print("ready", flush=True)
+sys.stdin.readline()
 context = _ca.context()
 while not context.dead_circuits:
     time.sleep(0.002)
 """
         + END
     )
-    with start_python(script, server.prefix, env=server.env) as client:
-        client.wait_line("paused", 40.0)
-        server.pause()
-        began = float(client.wait_line("end ", 60.0).split()[1])
-        result = client.finish(20.0, check=False)
-        assert time.monotonic() - began < LIMIT
-    assert (result.returncode, result.stderr) == (0, "")
+    _run(script, server, server.pause)

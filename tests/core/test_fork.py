@@ -148,14 +148,17 @@ def work():
         "result": lambda: request.result(1.0),
     }
     for name, call in calls.items():
-        began = time.monotonic()
-        try:
-            call()
-        except CAError as error:
-            assert "fork" in str(error), (name, error)
-        else:
-            raise AssertionError(name)
-        assert time.monotonic() - began < 1.0, name
+        seconds = []
+        while not seconds or seconds[-1] >= 1.0:     # a machine that puts the child aside does so once
+            assert len(seconds) < 5, (name, seconds)
+            began = time.monotonic()
+            try:
+                call()
+            except CAError as error:
+                assert "fork" in str(error), (name, error)
+            else:
+                raise AssertionError(name)
+            seconds.append(time.monotonic() - began)
     # Facts and data that are there stay readable; ends are harmless.
     assert x.name == P + "x" and "not connected" in repr(x)
     assert sample.value[9999] == 9999.0

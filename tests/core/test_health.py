@@ -7,11 +7,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from support import run_python, wait_until
+from support import posting, run_python, wait_until
 
 import epicsx
 from epicsx import PV, Channel, Health, LaneHealth, Sample, _ca
@@ -28,6 +29,10 @@ record(waveform, "$(P)big") { field(FTVL, "DOUBLE") field(NELM, "40000") }
 def lane(name: str = "default") -> LaneHealth:
     """Give the numbers of a lane that runs."""
     return next(each for each in epicsx.health().lanes if each.name == name)
+
+
+def _more_than(before: int, source: epicsx.Stream) -> bool:
+    return bool(source.ledger.received > before)
 
 
 def test_it_starts_nothing() -> None:
@@ -67,6 +72,7 @@ def test_everything_is_counted_while_updates_flow(ioc: SoftIOC) -> None:
             assert stats.pending >= 4
             assert stats.queue_bytes > 0
             wait_until(lambda: channel.stats.waited > 0.0)
+            wait_until(lambda: lane().subscriptions >= 2)
             now = lane()
             assert now.received == now.delivered + now.merged + now.dropped + now.pending
             assert now.queue_bytes >= channel.stats.queue_bytes
@@ -194,8 +200,12 @@ def test_streams_and_the_bulk_lane_are_in_the_sums(spare_ioc: Callable[..., Soft
         wait_until(lambda: frames)
         with epicsx.stream(server["big"], depth=4, overflow="drop_oldest") as stream:
             wait_until(lambda: stream.ledger.received)
+            posting(server["big"])
             for n in range(12):
+                # each awaited: of an array that waits in the server, a further post is none
+                before = stream.ledger.received
                 big.put(np.full(40_000, float(n)), wait=True)
+                wait_until(partial(_more_than, before, stream))
             wait_until(lambda: stream.ledger.dropped)
             assert stream.read(10.0).data[0] >= 0.0
             bulk = lane("bulk")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import wait_until
+from support import posting, wait_until
 
 import epicsx
 from epicsx import BadValueError, Channel, Sample, _ca
@@ -48,6 +48,7 @@ def test_what_is_large_goes_to_the_bulk_lane(w: SoftIOC, first: str) -> None:
         wait_until(lambda: len(seen) == 2)
         assert [lane_of(s) for s in subscriptions] == ["bulk", "default"]
         assert sorted(name for name, _ in seen) == ["epicsx-bulk", "epicsx-default"]
+        posting(w["big"])  # the put takes another circuit
         big.put(np.arange(40_000.0), wait=True)
         wait_until(lambda: seen[-1] == ("epicsx-bulk", 40_000))
         stats = subscriptions[0].stats
@@ -126,18 +127,17 @@ def test_a_busy_dispatcher_does_not_hold_up_a_new_subscription(w: SoftIOC) -> No
 
 
 def test_closed_while_it_moves(w: SoftIOC) -> None:
-    seen: list[Any] = []
-    for _ in range(20):
+    seen: list[float] = []
+    for number in range(1, 21):
         with Channel(w["big"]) as big:
-            subscription = big.subscribe(seen.append)
+            subscription = big.subscribe(lambda sample: seen.extend(sample.value[:1]))
             big.connect(20.0)
             subscription.close()
             assert subscription.closed
-            before = len(seen)
-            big.put(np.ones(5), wait=True)
+            big.put(np.full(5, float(number)), wait=True)
             big.get()
-            assert len(seen) == before
-    seen.clear()
+            # one that had begun before the close may end only now; it has what was there before
+            assert number not in seen
 
 
 def test_clearing_the_channel_ends_both(w: SoftIOC) -> None:
@@ -167,11 +167,12 @@ def test_a_large_pv_is_called_back_by_one_thread(spare_ioc: Any) -> None:
     assert pv.wait_for_connection(10.0)
     wait_until(lambda: threads)
     pv.connection_callbacks.append(note("connection"))
+    values = len(threads)
     ioc.restart()
-    wait_until(lambda: not pv.connected)
-    wait_until(lambda: [t for t in threads if t[0] == "connection"])
-    wait_until(lambda: pv.connected, 20.0)
     wait_until(lambda: len([t for t in threads if t[0] == "connection"]) == 2, 20.0)
+    assert pv.connected
+    wait_until(lambda: len(threads) > values + 2)  # the value of the beginning
+    posting(ioc["big"])
     before = len(threads)
     pv.put(np.ones(100), wait=True)
     wait_until(lambda: len(threads) > before)
@@ -194,8 +195,10 @@ def test_scalars_do_not_wait_for_a_slow_image_callback(w: SoftIOC) -> None:
             assert entered.wait(10.0)
             wait_until(lambda: len(scalars) > 20)
             release.set()
-            assert np.diff(scalars).tolist() == [1.0] * (len(scalars) - 1)
-            assert fast.stats.dropped == fast.stats.merged == 0
+            # The server may leave some out, where it begins to post and where its threads are late; we do not.
+            assert np.diff(scalars).min() >= 1.0
+            stats = fast.stats
+            assert stats.received == stats.delivered + stats.pending
 
 
 def test_the_bulk_lane_starts_when_it_is_needed(own_ioc: Callable[..., SoftIOC]) -> None:

@@ -33,9 +33,14 @@ def test_lent_is_what_the_ioc_counts(ioc: SoftIOC) -> None:
     subscriptions += [channel.subscribe(lambda sample: None, mask=1) for channel in channels[:5]]
     channels[0].control()
     wait_until(lambda: all(each.stats.delivered for each in subscriptions))
-    counted = ioc.casr()
-    assert (counted.channel_count, counted.monitor_count) == (100, 46)
-    assert lent() == counted.channel_count + counted.monitor_count
+
+    def counted() -> bool:
+        # waited for: of the clients of tests before, the IOC may be about to hear that they are gone
+        found = ioc.casr()
+        return (found.channel_count, found.monitor_count) == (100, 46)
+
+    wait_until(counted)
+    assert lent() == 100 + 46
     for subscription in subscriptions[:20]:
         subscription.close()
     wait_until(lambda: lent() == 126)
@@ -76,7 +81,10 @@ def test_twenty_thousand_subscribe_and_close_cycles_while_updates_flow(ioc: Soft
     wait_until(lambda: ioc.casr().monitor_count == 1)
     count = len(watched)
     wait_until(lambda: len(watched) > count + 5)
-    assert np.diff(watched).tolist() == [1.0] * (len(watched) - 1)
+    # The server merges what its own threads are late for; here nothing is lost, doubled or out of order.
+    assert np.diff(watched).min() >= 1.0
+    stats = watch.stats
+    assert stats.received == stats.delivered + stats.pending
     watch.close()
     for channel in channels:
         assert channel.get().count
@@ -177,7 +185,7 @@ def test_an_array_holds_its_block_and_nothing_else_does(ioc: SoftIOC) -> None:
         assert view.tolist() == [2.0, 3.0, 4.0]
         del view
         gc.collect()
-        assert blocks() == 0
+        wait_until(lambda: blocks() == 0)  # libca's thread may be about to leave the request
 
 
 def test_arrays_are_aligned_and_go_back_to_the_pool(ioc: SoftIOC) -> None:

@@ -46,6 +46,36 @@ def bounds(events: int | None = None, nbytes: int | None = None) -> Iterator[Non
         lane.set_bounds(*before)
 
 
+class Work:
+    """A consumer's work on a handle: it lasts some milliseconds, and until `more` updates have come meanwhile.
+
+    So it is slower than its updates by that ratio, however fast this machine is now.
+    """
+
+    def __init__(self, seconds: float, more: int) -> None:
+        self.seconds, self.more = seconds, more
+        self.over = threading.Event()  # nothing comes any more
+        self.began: list[float] = []
+        self.ages: list[float] = []
+
+    def __call__(self, sample: Sample, subscription: Subscription) -> None:
+        self.began.append(time.monotonic())
+        # The value of the beginning has the stamp of the IOC's start.
+        self.ages.append(time.time() - sample.timestamp if sample.value else 0.0)
+        until = subscription.stats.received + self.more
+        time.sleep(self.seconds)
+        while subscription.stats.received < until and not self.over.is_set():
+            time.sleep(0.001)
+
+    def older_than(self, waiting: int) -> float:
+        """By how much an update was older, at most, than what the consumer took for so many."""
+        firsts = [self.began[max(0, n - waiting)] for n in range(len(self.began))]
+        return max(
+            age - (began - first)
+            for age, began, first in zip(self.ages, self.began, firsts, strict=True)
+        )
+
+
 def _received(subscription: Subscription, count: int) -> bool:
     return int(subscription.stats.received) == count
 
@@ -67,20 +97,22 @@ def test_a_consumer_slower_than_its_updates_for_ten_seconds(
     spare_ioc: Callable[..., SoftIOC], caplog: pytest.LogCaptureFixture
 ) -> None:
     ioc = spare_ioc(POSTED)
-    ages: list[tuple[float, float]] = []
+    work = Work(0.01, 3)  # 100 a second at most, and one of four
     values: list[float] = []
     most_blocks = last = 0
-    began = time.monotonic()
+    begun = threading.Event()
 
     def on_value(sample: Sample) -> None:
-        ages.append((time.monotonic() - began, time.time() - sample.timestamp))
         values.append(sample.value)
-        time.sleep(0.01)  # the consumer's work: 100 a second, of 400
+        begun.wait(20.0)
+        work(sample, subscription)
 
     with Channel(ioc["x0"]) as channel:
         channel.connect()
         subscription = channel.subscribe(on_value, queue=100)
-        while time.monotonic() - began < 10.0:
+        begun.set()
+        began = time.monotonic()
+        while time.monotonic() - began < 10.0 or subscription.stats.dropped <= 1000:
             last += 1
             _post({channel: subscription}, last)
             stats = subscription.stats
@@ -89,6 +121,7 @@ def test_a_consumer_slower_than_its_updates_for_ten_seconds(
             assert whole(channel.stats)
             most_blocks = max(most_blocks, blocks())
         wait_until(partial(_received, subscription, last + 1))
+        work.over.set()
         wait_until(lambda: subscription.stats.pending == 0)
         wait_until(lambda: values[-1] == last)
         stats = subscription.stats
@@ -100,11 +133,10 @@ def test_a_consumer_slower_than_its_updates_for_ten_seconds(
         assert values[0] == 0.0
     assert np.all(np.diff(values) >= 1)
     assert most_blocks <= 100 + 5
-    # At the bound an update is as old as the bound divided by the consumer's rate, and no older.
-    middle = max(age for when, age in ages if 3.0 < when < 6.5)
-    end = max(age for when, age in ages if 6.5 < when < 10.0)
-    assert end < 1.3 * middle + 0.2
-    assert max(age for _, age in ages) < 100 * 0.01 * 1.6 + 0.3
+    # At the bound an update is as old as the consumer takes for that many and the one at work, and no older.
+    assert (
+        work.older_than(100 + 2) < 2.0
+    )  # for what the machine puts aside between the IOC's stamp and the queue
     losses = [r for r in caplog.records if ioc["x0"] in r.getMessage()]
     assert len(losses) == 1 and "dropped" in losses[0].getMessage()
 
@@ -115,28 +147,33 @@ def test_a_lane_at_its_bound_merges(
     ioc = spare_ioc(POSTED)
     names = ["x0", "x1", "x2"]
     values: dict[str, list[float]] = {name: [] for name in names}
-    ages: list[tuple[float, float]] = []
+    work = Work(0.004, 3)
+    begun = threading.Event()
     most = last = 0
     channels = {name: Channel(ioc[name]).connect() for name in names}
     with bounds(events=50):
-        began = time.monotonic()
-        subscriptions = {}
+        subscriptions: dict[str, Subscription] = {}
         for name, channel in channels.items():
 
             def on_value(sample: Sample, name: str = name) -> None:
-                ages.append((time.monotonic() - began, time.time() - sample.timestamp))
                 values[name].append(sample.value)
-                time.sleep(0.004)
+                begun.wait(20.0)
+                work(sample, subscriptions[name])
 
             subscriptions[name] = channel.subscribe(on_value)
+        begun.set()
         handles = {channels[name]: subscriptions[name] for name in names}
-        while time.monotonic() - began < 6.0:
+        began = time.monotonic()
+        while time.monotonic() - began < 6.0 or any(
+            subscription.stats.merged <= 100 for subscription in subscriptions.values()
+        ):
             last += 1
             _post(handles, last)
             most = max(most, context().waiting[0])
             for subscription in subscriptions.values():
                 assert whole(subscription.stats)
         wait_until(lambda: all(_received(s, last + 1) for s in subscriptions.values()))
+        work.over.set()
         wait_until(lambda: all(s.stats.pending == 0 for s in subscriptions.values()))
         for name, subscription in subscriptions.items():
             wait_until(partial(_ends_with, values[name], last))
@@ -150,9 +187,7 @@ def test_a_lane_at_its_bound_merges(
         assert context().waiting == (0, 0)
     # One more for each handle of which nothing waited.
     assert most <= 50 + 3
-    middle = max(age for when, age in ages if 2.0 < when < 4.0)
-    end = max(age for when, age in ages if 4.0 < when < 6.0)
-    assert end < 1.3 * middle + 0.2
+    assert work.older_than(50 + 3 + 2) < 2.0
     for channel in channels.values():
         channel.close()
     for name in names:
@@ -273,4 +308,7 @@ def test_a_slow_handle_does_not_hurt_another_of_the_same_subscription(ioc: SoftI
         fast = channel.subscribe(lambda sample: values.append(sample.value))
         wait_until(lambda: len(values) >= 100, 20.0)
         assert fast.stats.dropped == fast.stats.merged == 0
-        assert np.diff(values).tolist() == [1.0] * (len(values) - 1)
+        # It goes on meanwhile. The server merges what its own threads are late for; nothing else is left out.
+        assert np.diff(values).min() >= 1.0
+        stats = fast.stats
+        assert stats.received == stats.delivered + stats.pending

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import wait_until
+from support import posting, wait_until
 
 import epicsx
 from epicsx import BadTypeError, BadValueError, Channel, reducers, stream
@@ -79,6 +79,7 @@ def test_those_that_ship_with_epicsx(w: SoftIOC) -> None:
 def test_every_frame_has_its_result_and_stamp(w: SoftIOC) -> None:
     with Channel(w["w"]) as channel, stream(w["w"], reduce=reducers.mean()) as source:
         source.read(20.0)
+        posting(w["w"])
         for number in range(10):
             channel.put(np.full(1000, float(number)), wait=True)
             frame = source.read(20.0)
@@ -107,6 +108,7 @@ def test_a_frame_of_which_nothing_is_wanted_counts_as_merged(
 ) -> None:
     with Channel(w["w"]) as channel, stream(w["w"], reduce=library.last_of) as source:
         wait_until(lambda: source.ledger.received == 1)
+        posting(w["w"])
         channel.put(np.arange(3.0), wait=True)
         assert source.read(20.0).data.tolist() == [2.0]
         ledger = source.ledger

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from support import start_python
+from support import Client, start_python
 
 from epicsx.testing import SoftIOC
 
@@ -18,17 +18,24 @@ WAITS = {
     "put": "nobody.put(1.0, timeout=None)",
     "control": "nobody.control(timeout=None)",
     "get_many": "get_many([P + 'nobody', P + 'ai'], timeout=None)",
-    "put_many": "put_many([slow], [1.0], wait=True, timeout=None)",
-    "put wait": "slow.put(1.0, wait=True, timeout=None)",
-    "result": "slow.put_async(1.0, timeout=None).result()",
-    "exception": "slow.put_async(1.0, timeout=None).exception()",
+    "put_many": "put_many([slow.pop()], [1.0], wait=True, timeout=None)",
+    "put wait": "slow.pop().put(1.0, wait=True, timeout=None)",
+    "result": "slow.pop().put_async(1.0, timeout=None).result()",
+    "exception": "slow.pop().put_async(1.0, timeout=None).exception()",
 }
+
+#: How often a wait is interrupted, at most: a machine that puts the client aside does so once.
+TRIES = 5
 
 DB = """
 record(ai, "$(P)ai") { field(VAL, "2.5") field(PINI, "YES") }
-record(ao, "$(P)slow") { field(FLNK, "$(P)slow:seq") }
-record(seq, "$(P)slow:seq") { field(DLY1, "60") field(DOL1, "1") field(LNK1, "$(P)n.PROC PP") }
 record(calc, "$(P)n") { field(CALC, "VAL+1") }
+"""
+# One put with completion at a time and channel: the server's thread of this client would wait for it.
+for _n in range(TRIES):
+    DB += f"""
+record(ao, "$(P)slow{_n}") {{ field(FLNK, "$(P)slow{_n}:seq") }}
+record(seq, "$(P)slow{_n}:seq") {{ field(DLY1, "60") field(DOL1, "1") field(LNK1, "$(P)n.PROC PP") }}
 """
 
 
@@ -36,19 +43,35 @@ SCRIPT = """
 import sys, time
 from epicsx import Channel, connect, get_many, put_many
 P = sys.argv[1]
-ai, slow = connect([P + "ai", P + "slow"], timeout=20.0)
+ai, *slow = connect([P + "ai", *[P + f"slow{n}" for n in range(5)]], timeout=20.0)
 nobody = Channel(P + "nobody")
 for call in CALLS:
-    try:
-        print("waiting", flush=True)
-        call()
-    except KeyboardInterrupt:
-        print("interrupted", time.monotonic(), flush=True)
-        assert ai.get().value == 2.5
-        sys.stdin.readline()
-    else:
-        print("ended", flush=True)
+    again = True
+    while again:
+        again = False
+        try:
+            print("waiting", flush=True)
+            call()
+        except KeyboardInterrupt:
+            print("interrupted", time.monotonic(), flush=True)
+            assert ai.get().value == 2.5
+            again = "again" in sys.stdin.readline()
+        else:
+            print("ended", flush=True)
 """
+
+
+def interrupted(client: Client) -> float:
+    """Press Ctrl-C while the client waits; how many seconds it went on."""
+    client.wait_line("waiting", 20.0)
+    state = ""
+    while "S" not in state:  # it sleeps: it is in the wait
+        with open(f"/proc/{client.pid}/stat") as file:
+            state = file.read().rpartition(")")[2].split()[0]
+    time.sleep(0.1)
+    sent = time.monotonic()
+    client.popen.send_signal(signal.SIGINT)
+    return float(client.wait_line("interrupted", 10.0).split()[1]) - sent
 
 
 @pytest.mark.parametrize("name", ["idle waits", *list(WAITS)[5:]])
@@ -58,16 +81,11 @@ def test_ctrl_c(own_ioc: Callable[..., SoftIOC], name: str) -> None:
     calls = "CALLS = [" + ", ".join(f"lambda: {call}" for call in waits.values()) + "]\n"
     with start_python(calls + SCRIPT, ioc.prefix, env=ioc.env) as client:
         for _ in waits:
-            client.wait_line("waiting", 20.0)
-            state = ""
-            while "S" not in state:  # it sleeps: it is in the wait
-                with open(f"/proc/{client.pid}/stat") as file:
-                    state = file.read().rpartition(")")[2].split()[0]
-            time.sleep(0.1)
-            sent = time.monotonic()
-            client.popen.send_signal(signal.SIGINT)
-            got = float(client.wait_line("interrupted", 10.0).split()[1])
-            assert got - sent < 0.5
+            seconds = [interrupted(client)]
+            while seconds[-1] >= 0.5:
+                assert len(seconds) < TRIES, seconds
+                client.send("again")
+                seconds.append(interrupted(client))
             client.send("go on")
         result = client.finish(10.0)
     assert result.stderr == ""
@@ -79,20 +97,23 @@ import sys
 from epicsx import Channel
 Channel(sys.argv[1] + "cnt:100hz").subscribe(lambda sample: None)
 nobody = Channel(sys.argv[1] + "nobody")
-print("waiting", flush=True)
 try:
+    print("waiting", flush=True)
     nobody.get(timeout=None)
 except KeyboardInterrupt:
     sys.exit(3)
 """
-    with start_python(script, ioc.prefix) as client:
-        client.wait_line("waiting", 20.0)
-        time.sleep(0.1)
-        sent = time.monotonic()
-        client.popen.send_signal(signal.SIGINT)
-        result = client.finish(10.0, check=False)
-        assert time.monotonic() - sent < 1.5
-    assert (result.returncode, result.stderr) == (3, "")
+    seconds: list[float] = []
+    while not seconds or seconds[-1] >= 1.5:
+        assert len(seconds) < TRIES, seconds
+        with start_python(script, ioc.prefix) as client:
+            client.wait_line("waiting", 20.0)
+            time.sleep(0.1)
+            sent = time.monotonic()
+            client.popen.send_signal(signal.SIGINT)
+            result = client.finish(10.0, check=False)
+            seconds.append(time.monotonic() - sent)
+        assert (result.returncode, result.stderr) == (3, "")
 
 
 def test_a_signal_handler_runs_while_a_get_waits(ioc: SoftIOC) -> None:
@@ -102,17 +123,24 @@ from epicsx import Channel, CATimeoutError
 hits = []
 signal.signal(signal.SIGALRM, lambda *a: hits.append(time.monotonic()))
 nobody = Channel(sys.argv[1] + "nobody")    # starts Channel Access, which is not what is measured
-signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
-began = time.monotonic()
-try:
-    nobody.get(timeout=1.1)
-except CATimeoutError:
-    pass
-took = time.monotonic() - began
-signal.setitimer(signal.ITIMER_REAL, 0)
-assert 1.09 < took < 1.2, took
-assert len(hits) == 5, hits
-assert all(abs(hit - began - 0.2 * (n + 1)) < 0.12 for n, hit in enumerate(hits)), hits
+def measured():
+    hits.clear()
+    signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+    began = time.monotonic()
+    try:
+        nobody.get(timeout=1.1)
+    except CATimeoutError:
+        pass
+    took = time.monotonic() - began
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert took > 1.09, took
+    return took, [hit - began for hit in hits]
+def in_time(took, hits):
+    return took < 1.2 and len(hits) == 5 and all(abs(hit - 0.2 * (n + 1)) < 0.12 for n, hit in enumerate(hits))
+seen = []
+while not seen or not in_time(*seen[-1]):    # a machine that puts this process aside does so once
+    assert len(seen) < 5, seen
+    seen.append(measured())
 """
     with start_python(script, ioc.prefix) as client:
         client.finish(20.0)

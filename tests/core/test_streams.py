@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import run_python, wait_until
+from support import posting, run_python, wait_until
 
 import epicsx
 from epicsx import (
@@ -59,6 +59,13 @@ def balanced(ledger: Ledger) -> bool:
     return ledger.received == ledger.delivered + ledger.merged + ledger.dropped + ledger.pending
 
 
+@pytest.fixture(autouse=True)
+def patient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that knows filters and is put aside for two seconds shall not count as one that does not."""
+    if "no_filters" not in request.fixturenames:
+        monkeypatch.setattr("epicsx._streams.PROBE_SECONDS", 20.0)
+
+
 @pytest.fixture
 def w(spare_ioc: Callable[..., SoftIOC]) -> Any:
     return spare_ioc(DB)
@@ -95,6 +102,7 @@ def started(ioc: SoftIOC, name: str, **options: Any) -> tuple[epicsx.Stream, Fee
     source = stream(ioc[name], **options)
     feeder = Feeder(ioc[name], source)
     wait_until(lambda: source.ledger.received == 1)
+    posting(ioc[name])
     return source, feeder
 
 
@@ -127,6 +135,7 @@ def test_each_type_has_its_dtype(w: SoftIOC) -> None:
     for ftvl, dtype in TYPES.items():
         with Channel(w["t" + ftvl]) as channel, stream(w["t" + ftvl], coherent=False) as source:
             source.read(20.0)
+            posting(w["t" + ftvl])
             values = np.arange(17).astype(dtype)
             channel.put(values, wait=True)
             frame = source.read(20.0)
@@ -212,10 +221,10 @@ def test_an_overrun_raises_once(w: SoftIOC) -> None:
 
 
 def test_the_latest(w: SoftIOC) -> None:
-    source = stream(w["w"], coherent=False)
-    assert source.latest() is None
-    with source, Feeder(w["w"], source) as feeder:
-        wait_until(lambda: source.ledger.received == 1)
+    with stream(w["nobody"], coherent=False) as source:
+        assert source.latest() is None
+    source, feeder = started(w, "w")
+    with source, feeder:
         feeder.put(6)
         frame = source.latest()
         assert (frame.index, frame.lost_before) == (6, 6)
@@ -278,6 +287,9 @@ def test_at_most_so_many_elements(w: SoftIOC) -> None:
 
 def test_a_scalar_is_a_frame_of_one(w: SoftIOC) -> None:
     with stream(w["k"]) as source:
+        source.read(
+            20.0
+        )  # the server may leave some out between this one and the first that it posts
         first, second = source.read(20.0), source.read(20.0)
         assert second.data.shape == (1,)
         assert second.data[0] == first.data[0] + 1
@@ -348,7 +360,7 @@ def test_async_for(w: SoftIOC) -> None:
         async with stream(w["k"]) as source:
             async for frame in source:
                 found.append(int(frame.data[0]))
-                if len(found) == 5:
+                if len(found) == 6:
                     break
             with pytest.raises(CATimeoutError):
                 with stream(w["nobody"]) as other:
@@ -357,7 +369,8 @@ def test_async_for(w: SoftIOC) -> None:
         return found
 
     found = asyncio.run(main())
-    assert np.diff(found).tolist() == [1, 1, 1, 1]
+    # the server may leave some out between the first and the next
+    assert np.diff(found[1:]).tolist() == [1, 1, 1, 1]
 
 
 def test_tasks_of_one_loop_share_and_the_end_ends_them(w: SoftIOC) -> None:
@@ -416,6 +429,7 @@ def test_a_record_that_comes_back_as_another_type(spare_ioc: Callable[..., SoftI
     source = stream(ioc["w"], coherent=False)
     with source, Channel(ioc["w"]) as channel:
         source.read(20.0)
+        posting(ioc["w"])
         channel.put(np.arange(10.0), wait=True)
         assert source.read(20.0).data.dtype == np.float64
         other = 'record(waveform, "$(P)w") { field(FTVL, "SHORT") field(NELM, "20") }'
@@ -428,6 +442,7 @@ def test_a_record_that_comes_back_as_another_type(spare_ioc: Callable[..., SoftI
         ):
             frame = source.read(30.0)
             assert (frame.data.dtype, frame.count, frame.gap) == (np.int16, 0, True)
+            posting(ioc["w"])
             channel.connect(20.0).put(np.arange(20), wait=True)
             frame = source.read(20.0)
             assert frame.data.tolist() == list(range(20))
@@ -506,6 +521,7 @@ def test_strictly_coherent(w: SoftIOC) -> None:
         with stream(w["w"], coherent=True) as source:
             assert source.coherent is True
             assert source.read(20.0).data.tolist() == list(range(1000))
+            posting(w["w"])
             channel.put(np.arange(1000.0) + 1, wait=True)
             assert source.read(20.0).data[0] == 1.0
 
@@ -528,7 +544,7 @@ def test_in_bursts_a_plain_stream_repeats_frames_and_a_coherent_one_keeps_them_i
         process.connect(20.0)
         for _ in range(20_000):  # full, as the filter fills up with zeros
             process.put(1)
-        wait_until(lambda: n.get().value == 20_000)
+        wait_until(lambda: n.get(timeout=30.0).value == 20_000, 30.0)
 
         def burst(source: epicsx.Stream) -> list[tuple[int, float]]:
             """Stamp and newest element of what came of one burst."""
@@ -543,6 +559,7 @@ def test_in_bursts_a_plain_stream_repeats_frames_and_a_coherent_one_keeps_them_i
 
         with stream(ioc["a"], coherent=True, depth=1000) as source:
             source.read(20.0)
+            posting(ioc["a"])
             for _ in range(5):
                 found = burst(source)
                 stamps, values = zip(*found, strict=True)
@@ -550,6 +567,7 @@ def test_in_bursts_a_plain_stream_repeats_frames_and_a_coherent_one_keeps_them_i
                 assert sorted(set(stamps)) == list(stamps)
         with stream(ioc["a"], coherent=False, depth=1000) as source:
             source.read(20.0)
+            posting(ioc["a"])
 
             def torn() -> bool:
                 # Two posts, two stamps, and one and the same content: that of the later.

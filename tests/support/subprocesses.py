@@ -159,7 +159,7 @@ class Client:
             self.popen.kill()
         self.popen.wait(10.0)
         for thread in self._threads:
-            thread.join(2.0)
+            thread.join(5.0)  # what it wrote last is wanted, however late it is read
         # A grandchild may hold the pipes open; a reader that waits on them keeps its own.
         pipes = (self.popen.stdout, self.popen.stderr)
         for pipe, thread in zip(pipes, self._threads, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
     from epicsx.testing import SoftIOC
@@ -67,6 +67,18 @@ def idle(ioc: SoftIOC, record: str = "slow") -> None:
     A record that processes is not processed again, so the put's chain would end before it.
     """
     wait_until(lambda: ioc.read(f"{record}:seq.PACT") == "0", every=0.05)
+
+
+def posting(name: str, lane: Literal["default", "bulk"] = "bulk") -> None:
+    """Wait until the server posts to a subscription of this PV, in that lane, whose first update has come.
+
+    It sends that one before it begins to post (event_add_action of rsrv/camessage.c): what another circuit puts
+    in between is lost. An answer on the subscription's own circuit comes after both.
+    """
+    from epicsx import _ca
+
+    found = _ca.core(name, 0, _ca.context(lane))
+    found.get(timeout=20.0)
 
 
 def threads_settle(before: Collection[threading.Thread], timeout: float = 5.0) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from epicsx import _build_info, _linkage, _repeater, _version
+from epicsx.testing import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(_version.__file__).parent
@@ -233,12 +234,6 @@ def test_a_hardened_build_says_that_patchelf_is_missing(
 # ---------------------------------------------------------------------------- the repeater
 
 
-def free_udp_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
-
-
 def repeaters(port: int) -> list[int]:
     """The processes of our program that were started for this port."""
     found = []
@@ -265,7 +260,7 @@ def zombies() -> list[str]:
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    number = free_udp_port()
+    number = free_port()  # not of those that the system gives to the sockets of any client here
     monkeypatch.setenv("EPICS_CA_REPEATER_PORT", str(number))
     monkeypatch.delenv("EPICSX_NO_REPEATER", raising=False)
     yield number
