@@ -415,10 +415,11 @@ def c7(room: Room) -> Figure:
         nonlocal stale, wrong
         ioc.kill()
         room.wait(lambda: not any(pv.connected for pv in pvs), 10.0, "told down")
+        down = time.monotonic()  # before the restart returns values may have come, and no more will
         ioc.restart(records(step))
         listens = time.monotonic()
-        room.saw(lambda: all(pv.after(listens) for pv in pvs), BACK)
-        if silent := [pv.name[-2:] for pv in pvs if not pv.after(listens)]:
+        room.saw(lambda: all(pv.after(down) for pv in pvs), BACK)
+        if silent := [pv.name[-2:] for pv in pvs if not pv.after(down)]:
             room.check(False, f"no update of {', '.join(silent)} within {BACK:g} s")
         for n, pv in enumerate(pvs):
             if n < 4:
@@ -426,12 +427,12 @@ def c7(room: Room) -> Figure:
             else:
                 size = (10, 100)[(n - 4 + step) % 2]
                 facts, value = ("double", size, (), ""), list(range(size))
-            stale += sum(np.asarray(each).tolist() != value for each in pv.after(listens))
+            stale += sum(np.asarray(each).tolist() != value for each in pv.after(down))
             if (told := pv.facts()) != facts:
                 wrong += 1
                 room.check(False, f"{pv.name[-2:]} is said to be {told}, not {facts}")
             pv.get()
-        return max(pv.values[-1][0] for pv in pvs) - listens
+        return max(listens, *(pv.values[-1][0] for pv in pvs)) - listens
 
     times = [restart(step) for step in (1, 2) if not room.missed]
     room.check(not stale, f"{stale} updates of a stale type")
@@ -459,10 +460,11 @@ def c8a(room: Room) -> Figure:
     ready(room, [pv])
     old.kill()
     room.wait(lambda: pv.last(False), 10.0, "told down")
+    down = time.monotonic()  # the only value may come before the start returns
     new = room.ioc(X, prefix=old.prefix)
     listens = time.monotonic()
-    room.wait(lambda: pv.after(listens), BACK, "a value of the new one")
-    after = pv.values[-1][0] - listens
+    room.wait(lambda: pv.after(down), BACK, "a value of the new one")
+    after = max(0.0, pv.values[-1][0] - listens)
     room.check(pv.host.endswith(f":{new.server_port}"), f"host is {pv.host}")
     return Figure(f"first value {after:.1f} s after the new IOC listens", seconds=after)
 
@@ -504,7 +506,7 @@ c8b.both()
     "C11",
     how="stamps of the IOC's clock jump by an hour, both ways, and to the year 1990 with 0 ns",
     expected="all values, in the order in which they were posted, with their stamps unmodified",
-    limit=40,
+    limit=120,
     quick=True,
 )
 def c11(room: Room) -> Figure:
