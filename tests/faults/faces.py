@@ -28,8 +28,8 @@ class Answer:
 
     def tell(self, what: str) -> None:
         """One call."""
+        self.times.append(time.monotonic())  # first: who has seen what was said may ask when
         self.said.append(what)
-        self.times.append(time.monotonic())
 
 
 class Face:

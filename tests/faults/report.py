@@ -53,7 +53,8 @@ How it was made. Each scenario ran in a process of its own, for each library ane
 process is killed. Servers are EPICS base's soft IOCs, a proxy that cuts, stalls and drops by rules, and a scripted
 server for nonsense; all on 127.0.0.1, with ports of their own. Where a peer goes silent `EPICS_CA_CONN_TMO` is 2 s, so
 that Channel Access finds out after 7 s instead of 35. Each result is that of its last run, on the day that the last
-column tells, under load ({machine}); times tell orders of magnitude.
+column tells, under load ({machine}); times tell orders of magnitude. What has so many seconds and is late is
+mostly done again, up to five times in all: a machine under load puts processes aside.
 The column of the hardened build has what a stock libca is known not to hold, and all hostile servers
 ([what it guards](hardened.md)). The code is in `tests/faults`, one function a row.
 

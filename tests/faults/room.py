@@ -18,12 +18,18 @@ from typing import Any, TypeVar
 
 from support import Client, start_python
 
+import epicsx
 from epicsx import testing
 from epicsx.testing import CAProxy, Loopback, Repeater, SoftIOC
 from faults.faces import FACES, PV
 from faults.harness import NotHeld
 
 T = TypeVar("T")
+
+
+def doubtful(seconds: float, most: float) -> bool:
+    """Whether it took longer than it may, but not by so much that the machine cannot be the reason."""
+    return most < seconds < most + 8.0
 
 
 class Room:
@@ -117,6 +123,25 @@ class Room:
         """Unless the condition is true, the scenario is not held, and goes on; `text` says what was seen instead."""
         if not condition:
             self.missed.append(text)
+
+    def best(self, attempt: Callable[[], T], good: Callable[[T], object], tries: int = 5) -> T:
+        """What the first attempt gave that is good, of so many; else the last one's.
+
+        A machine that puts a process aside makes one attempt wrong; a fault makes each.
+        """
+        for _ in range(tries - 1):
+            if good(found := attempt()):
+                return found
+        return attempt()
+
+    def lent(self) -> int:
+        """What libca may still mention: one more with each request that is under way. Of pyepics nothing tells: 0."""
+        return int(epicsx._ca.lent()) if self.face == "epicsx" else 0
+
+    def lends(self, more: int, than: int) -> None:
+        """Wait until so much more is `lent` than there was, where something tells."""
+        if self.face == "epicsx":
+            self.wait(lambda: self.lent() >= than + more, 20.0, f"{more} requests under way")
 
     def raised(self, call: Callable[[], object]) -> tuple[BaseException | None, float]:
         """What a call raised, and how many seconds it took."""

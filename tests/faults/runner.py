@@ -62,7 +62,7 @@ def run(scenario: Scenario, face: str, *, long: bool = False, build: str | None 
             outcome.ended = "hangs"
             process.send_signal(signal.SIGABRT)  # faulthandler tells where
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(3.0)
+                process.wait(10.0)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

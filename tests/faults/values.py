@@ -305,7 +305,7 @@ def _pyepics_puts() -> dict[str, Callable[[str, Any], Any]]:
     "D7",
     how=f"{len(_cases())} values that do not, or hardly, fit their record are put, with wait",
     expected="an exact error type before anything is sent, or the server's own error, or stored as meant",
-    limit=60,
+    limit=120,
     quick=True,
 )
 def d7(room: Room) -> Figure:
