@@ -7,6 +7,7 @@ import io
 import json
 
 import pytest
+from support import long_enough
 from support.commands import Commands
 from support.tool_cases import INFO, PREFIX, Case, compare, golden
 
@@ -32,7 +33,12 @@ def test_the_state_of_the_client(commands: Commands) -> None:
 
 
 def test_json_and_csv(commands: Commands, tools_ioc: SoftIOC) -> None:
-    done = commands.run("info", "--json", "-w", "0.3", PREFIX + "w:read", PREFIX + "nobody")
+    names = [PREFIX + "w:read", PREFIX + "nobody"]
+    done = long_enough(
+        lambda seconds: commands.run("info", "--json", "-w", str(seconds), *names),
+        lambda done: done.out != "",
+        0.3,
+    )
     assert (done.returncode, done.errors.count("\n")) == (1, 1)
     facts = json.loads(done.out)
     assert facts.pop("host").endswith(f":{tools_ioc.server_port}")
