@@ -438,7 +438,7 @@ def images(
     array : str
         The array's name behind `prefix`.
     patience : float, seconds
-        How long a frame waits for the PVs that belong to it; up to 2 s longer where a callback keeps their updates back.
+        How long a frame waits for the PVs that belong to it; up to 2 s longer where a callback keeps these back.
     timeout : float, seconds
         With `roi_plugin` or ``coherent=True``, and not within a running event loop: how long to wait here until all is
         connected and set. None waits for ever.

@@ -22,7 +22,7 @@ def tools_ioc() -> Iterator[SoftIOC]:
 @pytest.fixture(scope="session")
 def tools_env(tools_ioc: SoftIOC) -> dict[str, str]:
     """Give the environment of clients of `tools_ioc`."""
-    return {**tools_ioc.env, **tool_cases.ZONE}
+    return {**tools_ioc.env, **tool_cases.ZONE, **tool_cases.PATIENT}
 
 
 @pytest.fixture(scope="session")

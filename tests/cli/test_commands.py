@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 from support import run_python, wait_until
 
 from epicsx.cli import COMMANDS, bench, command_parser, main
-from epicsx.testing.ports import is_free
+from epicsx.testing.ports import LOOPBACK
 
 HEAVY = "numpy epicsx._ca epicsx._dbr epicsx._channel socket ssl asyncio h5py rich"
 
@@ -89,7 +90,7 @@ def _shell(words: str, *, env: dict[str, str] | None = None) -> subprocess.Compl
 
 
 def test_a_closed_standard_error_goes_nowhere(tools_env: dict[str, str], tmp_path: Path) -> None:
-    found = _shell("get --csv -w 2 tools:ao tools:nobody 2>&-", env=tools_env)
+    found = _shell("get --csv -w 3 tools:ao tools:nobody 2>&-", env=tools_env)
     assert (found.returncode, found.stderr) == (1, "")
     head, row = found.stdout.splitlines()
     assert head.startswith("name,") and row.startswith("tools:ao,")
@@ -193,6 +194,21 @@ def test_bench_hands_its_words_on() -> None:
 # ---- repeater
 
 
+def _is_bound(port: int) -> bool:
+    """Whether somebody has the UDP port; not by taking it, as the repeater may want it at that moment."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.settimeout(0.2)
+        probe.connect((LOOPBACK, port))
+        try:
+            probe.send(b"")
+            probe.recv(1)
+        except ConnectionRefusedError:
+            return False
+        except TimeoutError:
+            pass
+        return True
+
+
 def test_repeater(free_port: Callable[[], int]) -> None:
     port = free_port()
     env = {**os.environ, "EPICS_CA_REPEATER_PORT": str(port)}
@@ -200,7 +216,7 @@ def test_repeater(free_port: Callable[[], int]) -> None:
     start = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(words, env=env, stderr=subprocess.PIPE, preexec_fn=start) as repeater:
         try:
-            wait_until(lambda: not is_free(port), 30.0, message="the repeater has its port")
+            wait_until(lambda: _is_bound(port), 30.0, message="the repeater has its port")
             other = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
             assert (other.returncode, other.stdout) == (1, "")
             assert other.stderr == (

@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import run_python
+from support import run_python, start_python, takes
 
 from epicsx.testing import SoftIOC
 
@@ -95,7 +94,7 @@ def balanced(row: list[str]) -> bool:
 
 
 def test_shows_live_data_and_loses_nothing(demo: Callable[..., Demo]) -> None:
-    run = demo("--seconds", "3")
+    run = demo("--seconds", "6")
     out, errors = run.finish()
     assert (run.code, errors) == (0, ""), out
     table = rows(out)
@@ -119,11 +118,11 @@ def test_shows_live_data_and_loses_nothing(demo: Callable[..., Demo]) -> None:
         assert f"\n  {kind}" in out
     assert re.search(r"^OK: \d+ updates received, none dropped", out, re.MULTILINE)
     lines = re.findall(r"^ +\d\.\d s  image .*$", out, re.MULTILINE)
-    assert 1 <= len(lines) <= 3
+    assert 1 <= len(lines) <= 6
 
 
 def test_leaves_a_picture_of_image_and_waveform(demo: Callable[..., Demo]) -> None:
-    run = demo("--seconds", "1")
+    run = demo("--seconds", "3")
     out, _ = run.finish()
     told = re.search(r"picture: .*demo\.png, (\d+) x (\d+)", out)
     assert told
@@ -164,16 +163,21 @@ def test_interrupted_before_it_began(demo: Callable[..., Demo]) -> None:
 def test_a_gap_of_the_counter_fails(demo: Callable[..., Demo]) -> None:
     run = demo("--seconds", "10")
     port = run.wait_line(r"soft IOC DEMO: on 127\.0\.0\.1:(\d+)")[1]
-    run.wait_line(r"^ +\d+\.\d s  image")
-    # Somebody sets the counter: its increments from there to here never were.
-    run_python(
-        """
+    script = """
         import epicsx
         with epicsx.Channel("DEMO:count") as channel:
+            channel.connect(20.0)
+            print("ready")
+            input()
             channel.put(channel.get().value + 1000, wait=True)
-        """,
-        env={"EPICS_CA_SERVER_PORT": port, "EPICS_CA_ADDR_LIST": "127.0.0.1"},
-    )
+    """
+    env = {"EPICS_CA_SERVER_PORT": port, "EPICS_CA_ADDR_LIST": "127.0.0.1"}
+    with start_python(script, env=env) as somebody:
+        somebody.wait_line("ready")
+        run.wait_line(r"^ +\d+\.\d s  image")
+        # Somebody sets the counter: its increments from there to here never were.
+        somebody.send("now")
+        somebody.finish()
     out, _ = run.finish()
     assert run.code == 1
     assert re.search(
@@ -193,7 +197,7 @@ def test_a_live_view_on_a_terminal(tmp_path: Path) -> None:
     for name in ("NO_COLOR", "COLUMNS", "LINES"):
         env.pop(name, None)
     with subprocess.Popen(
-        [*COMMAND, "--seconds", "2", "--picture", str(tmp_path / "demo.png")],
+        [*COMMAND, "--seconds", "4", "--picture", str(tmp_path / "demo.png")],
         stdin=theirs,
         stdout=theirs,
         stderr=subprocess.PIPE,
@@ -230,7 +234,7 @@ def test_a_live_view_on_a_terminal(tmp_path: Path) -> None:
 
 def test_own_pvs_of_every_kind(demo: Callable[..., Demo], ioc: SoftIOC) -> None:
     names = ["cnt:100hz", "mbbi", "stringin", "wf:double:n", "wf:string:n", "wf:double:0", "udf"]
-    run = demo("--seconds", "1.5", *(f"--pv={ioc[name]}" for name in names))
+    run = demo("--seconds", "4", *(f"--pv={ioc[name]}" for name in names))
     out, errors = run.finish()
     assert (run.code, errors) == (0, ""), out
     table = rows(out)
@@ -249,7 +253,7 @@ def test_writes_to_own_pvs_only_when_told(demo: Callable[..., Demo], ioc: SoftIO
     ioc.write("puts:n", 0)
     demo("--seconds", "0.5", "--pv", ioc["puts"]).finish()
     assert ioc.read("puts:n") == "0"
-    run = demo("--seconds", "0.5", "--write", "--pv", ioc["puts"])
+    run = demo("--seconds", "3", "--write", "--pv", ioc["puts"])
     out, _ = run.finish()
     assert run.code == 0
     assert re.search(r"put scalar with wait +\d", out)
@@ -260,7 +264,7 @@ def test_a_lost_connection_fails(
     demo: Callable[..., Demo], own_ioc: Callable[..., SoftIOC]
 ) -> None:
     server = own_ioc('record(calc, "$(P)x") { field(SCAN, ".1 second") field(CALC, "VAL+1") }')
-    run = demo("--seconds", "4", "--pv", server["x"], env=server.env)
+    run = demo("--seconds", "6", "--pv", server["x"], env=server.env)
     run.wait_line(r"^ +\d+\.\d s ")
     server.kill()
     out, _ = run.finish()
@@ -273,15 +277,16 @@ def test_a_lost_connection_fails(
 
 
 def test_an_unknown_pv_is_one_line(demo: Callable[..., Demo], ioc: SoftIOC) -> None:
-    began = time.monotonic()
-    run = demo("--pv", ioc["no:such:pv"], "--timeout", "0.5")
-    out, errors = run.finish()
-    assert run.code == 2
-    assert out == ""
-    assert errors.count("\n") == 1
-    assert ioc["no:such:pv"] in errors
-    assert time.monotonic() - began < 10
-    assert not run.picture.exists()
+    def attempt() -> None:
+        run = demo("--pv", ioc["no:such:pv"], "--timeout", "0.5")
+        out, errors = run.finish()
+        assert run.code == 2
+        assert out == ""
+        assert errors.count("\n") == 1
+        assert ioc["no:such:pv"] in errors
+        assert not run.picture.exists()
+
+    takes(0.5, 10.0, attempt)
 
 
 def test_no_access_is_one_line(demo: Callable[..., Demo], ioc: SoftIOC) -> None:

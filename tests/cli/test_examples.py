@@ -10,10 +10,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from support import start_python
+from support import long_enough, start_python
 
 from epicsx.testing import AreaDetectorIOC, MotorIOC, PVSet, SoftIOC
 from epicsx.testing.areadetector import numbered_frame
@@ -51,9 +52,13 @@ def number(pattern: str, text: str) -> float:
 
 @both
 def test_get_loop(on: str, ioc: SoftIOC) -> None:
-    out = run(on, "get_loop.py", ioc["cnt:100hz"], 300, env=ioc.env)
-    assert "300 reads, 0 without an answer" in out
-    assert number(r"; (\d+) different values", out) >= 2
+    def read(times: float) -> float:
+        out = run(on, "get_loop.py", ioc["cnt:100hz"], int(times), env=ioc.env)
+        assert f"{times:.0f} reads, 0 without an answer" in out
+        return number(r"; (\d+) different values", out)
+
+    # they may all come before the next count
+    assert long_enough(read, lambda different: different >= 2, 300) >= 2
 
 
 @both
@@ -64,11 +69,16 @@ def test_many_callbacks(on: str, own_ioc: Callable[..., SoftIOC]) -> None:
             for i in range(500)
         ]
     )
-    out = run(on, "many_callbacks.py", ioc["n:{:03d}"], 500, 1, env=ioc.env)
-    assert "500 of 500 PVs connected" in out
-    assert "500 of them have sent a value" in out
-    assert number(r"(\d+) updates per second", out) > 2500  # of 5000
-    assert out.count(" updates, the last ") == 5
+
+    def rate(seconds: float) -> float:
+        out = run(on, "many_callbacks.py", ioc["n:{:03d}"], 500, seconds, env=ioc.env)
+        assert "500 of 500 PVs connected" in out
+        assert "500 of them have sent a value" in out
+        assert out.count(" updates, the last ") == 5
+        return number(r"(\d+) updates per second", out)
+
+    # of 5000, where the IOC is not put aside for most of the time
+    assert long_enough(rate, lambda found: found > 2500) > 2500
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
@@ -91,6 +101,18 @@ record(compress, "$(P)wave") { field(ALG, "Circular Buffer") field(NSAM, "8") fi
 """
 
 
+def assert_in_order(data: Any) -> None:
+    """Each frame is of one piece and not older than that before it; all but a few follow directly.
+
+    Of an array the server sends what it holds by then, and has one update at most under way: one that is posted
+    meanwhile is not sent, or comes as the one before it, too.
+    """
+    np.testing.assert_array_equal(np.diff(data, axis=1), 1)
+    steps = np.diff(data[:, 0])
+    assert (steps >= 0).all(), steps
+    assert len(steps) < 5 or np.median(steps) == 1, steps
+
+
 def test_waveform_acquisition(own_ioc: Callable[..., SoftIOC], tmp_path: Path) -> None:
     ioc, path = own_ioc(WAVE), tmp_path / "frames.npy"
     with start_python(READY, ioc["wave"], env=ioc.env) as full:
@@ -100,7 +122,7 @@ def test_waveform_acquisition(own_ioc: Callable[..., SoftIOC], tmp_path: Path) -
     assert "lost among them: 0;" in out
     data = np.load(path)
     assert data.shape == (20, 8)
-    np.testing.assert_array_equal(np.diff(data, axis=0), 1)
+    assert_in_order(data)
     assert number(r"8 samples of float64, mean ([\d.]+)", out) == pytest.approx(data.mean(), 1e-4)
 
 
@@ -114,11 +136,11 @@ def test_recording(own_ioc: Callable[..., SoftIOC], tmp_path: Path) -> None:
     assert stored >= 1
     assert "dropped 0" in first
     assert f"{stored:.0f} frames in the file, 0 known to be missing" in first
-    run("epicsx", "recording.py", ioc["wave"], path, 0.5, env=ioc.env)
+    run("epicsx", "recording.py", ioc["wave"], path, 3, env=ioc.env)
     with h5py.File(path) as file:
         data = file[ioc["wave"]]["data"]
         assert len(data) > stored
-        np.testing.assert_array_equal(np.diff(data[: int(stored)], axis=0), 1)
+        assert_in_order(data[: int(stored)])
         group = file[ioc["wave"]]
         stamps = [*group["timestamp_ns"], *group["varying/timestamp_ns"]]
         found = runpy.run_path(str(EXAMPLES / "recording.py"))["frames"](group)
@@ -150,18 +172,18 @@ def test_image_statistics() -> None:
         env = {**os.environ, **ioc.env}
         script = [sys.executable, "-u", str(EXAMPLES / "image_statistics.py"), ioc.image_prefix]
         running = subprocess.Popen([*script, "5"], env=env, stdout=subprocess.PIPE, text=True)
+        assert running.stdout is not None
         try:
-            assert running.stdout is not None
             lines = [running.stdout.readline()]  # it has the first: now it hears the others
-            ioc.play(
-                [numbered_frame(n, (12, 20)) for n in (2, 3, 6, 7)],
-                20.0,
-                unique_ids=[2, 3, 6, 7],
-            )
-            lines += running.communicate(timeout=50)[0].splitlines(keepends=True)
+            for n in (2, 3, 6, 7):  # one after the other: the IOC skips what comes while it sends
+                ioc.send(numbered_frame(n, (12, 20)), unique_id=n)
+                lines.append(running.stdout.readline())
+            lines += running.stdout.readlines()
+            running.wait(50)
         finally:
             running.kill()
             running.wait()
+            running.stdout.close()
     assert running.returncode == 0
     out = "".join(lines)
     first = numbered_frame(1, (12, 20))
@@ -206,14 +228,19 @@ def test_scaler_count(on: str, free_port: Callable[[], int]) -> None:
 def test_motor_scan(on: str, ioc: SoftIOC) -> None:
     pytest.importorskip("caproto")
     repeater = int(os.environ["EPICS_CA_REPEATER_PORT"])
-    limits = {"VELO": 50.0, "DLLM": 0.0, "DHLM": 30.0}
-    with MotorIOC({"m3": limits}, repeater_port=repeater) as motors:
-        ports = (motors.server_port, ioc.server_port)
-        env = {**ioc.env, "EPICS_CA_ADDR_LIST": " ".join(f"127.0.0.1:{port}" for port in ports)}
-        out = run(on, "motor_scan.py", motors.name("m3"), ioc["cnt:100hz"], 2, 4, 3, env=env)
-        assert motors[motors.name("m3.RBV")] == 0
-    assert "limits 0 to 30" in out
-    rows = re.findall(r"^ +([\d.]+) +([\d.]+)$", out, re.MULTILINE)
-    assert [float(position) for position, _ in rows] == [2.0, 3.0, 4.0]
-    assert len({reading for _, reading in rows}) == 3
-    assert "3 points; back at 0" in out
+
+    def scan(step: float) -> int:
+        """How many readings there are, where a step takes so many seconds."""
+        limits = {"VELO": 1 / step, "DLLM": 0.0, "DHLM": 30.0}
+        with MotorIOC({"m3": limits}, repeater_port=repeater) as motors:
+            ports = (motors.server_port, ioc.server_port)
+            env = {**ioc.env, "EPICS_CA_ADDR_LIST": " ".join(f"127.0.0.1:{port}" for port in ports)}
+            out = run(on, "motor_scan.py", motors.name("m3"), ioc["cnt:100hz"], 2, 4, 3, env=env)
+            assert motors[motors.name("m3.RBV")] == 0
+        assert "limits 0 to 30" in out
+        rows = re.findall(r"^ +([\d.]+) +([\d.]+)$", out, re.MULTILINE)
+        assert [float(position) for position, _ in rows] == [2.0, 3.0, 4.0]
+        assert "3 points; back at 0" in out
+        return len({reading for _, reading in rows})
+
+    assert long_enough(scan, lambda different: different == 3, 0.02) == 3

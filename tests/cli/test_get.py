@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from support import wait_until
+from support import long_enough, wait_until
 from support.commands import Commands
 from support.tool_cases import GET, PREFIX, Case, compare, golden
 
@@ -125,7 +125,11 @@ def test_int_is_a_name_of_short(commands: Commands) -> None:
 
 def test_json_has_all_facts(commands: Commands, tools_ioc: SoftIOC) -> None:
     names = [PREFIX + name for name in ("ao", "mbbo", "wf:double", "inf", "nobody")]
-    done = commands.run("get", "--json", "-w", "0.3", *names)
+    done = long_enough(
+        lambda seconds: commands.run("get", "--json", "-w", str(seconds), *names),
+        lambda done: len(done.out.splitlines()) == 4,
+        0.3,
+    )
     assert done.returncode == 1
     assert done.errors == "epicsx get: Channel connect timed out: 'tools:nobody' not found.\n"
     ao, mbbo, wave, inf = (json.loads(line) for line in done.out.splitlines())
@@ -250,17 +254,26 @@ def test_a_terminal_is_not_driven(tools_env: dict[str, str]) -> None:
 
 
 def test_many_pvs_show_how_many_were_found_on_a_terminal_alone(tools_env: dict[str, str]) -> None:
-    ours, theirs = pty.openpty()
-    words = ["get", "-w", "1.2", PREFIX + "ao", PREFIX + "nobody"]
-    with _start(*words, env=tools_env, stderr=theirs) as process:
-        os.close(theirs)
-        out = _read_all(ours)
-        assert process.wait(30.0) == 1
-    os.close(ours)
+    def words(seconds: float) -> list[str]:
+        return ["get", "-w", str(seconds), PREFIX + "ao", PREFIX + "nobody"]
+
+    def on_a_terminal(seconds: float) -> bytes:
+        ours, theirs = pty.openpty()
+        with _start(*words(seconds), env=tools_env, stderr=theirs) as process:
+            os.close(theirs)
+            out = _read_all(ours)
+            assert process.wait(30.0) == 1
+        os.close(ours)
+        return out
+
+    def in_a_pipe(seconds: float) -> bytes:
+        with _start(*words(seconds), env=tools_env) as process:
+            return process.communicate(timeout=50.0)[1]
+
+    out = long_enough(on_a_terminal, lambda out: b"1 of 2" in out, 1.2)
     assert b"\r1 of 2 PVs found" in out
     assert out.rstrip().endswith(b"'tools:nobody' not found.")
-    with _start(*words, env=tools_env) as process:
-        _, errors = process.communicate(timeout=30.0)
+    errors = long_enough(in_a_pipe, lambda errors: b"'tools:ao'" not in errors, 1.2)
     assert errors == b"epicsx get: Channel connect timed out: 'tools:nobody' not found.\n"
 
 

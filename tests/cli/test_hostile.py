@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from support import run_python, wait_until
+from support import long_enough, run_python, wait_until
 
 import epicsx
 from epicsx import CAError, Channel
@@ -66,6 +66,13 @@ def obeyed(text: str) -> list[str]:
 
 def run(ioc: SoftIOC, *words: str, check: bool = True) -> str:
     """Give what a command prints on a terminal, on both streams, with the terminal's own line ends taken away."""
+    found, code = ended(ioc, *words)
+    assert not check or code == 0, found
+    return found
+
+
+def ended(ioc: SoftIOC, *words: str) -> tuple[str, int]:
+    """Give that, and the exit code."""
     ours, its = pty.openpty()
     text = bytearray()
 
@@ -91,8 +98,7 @@ def run(ioc: SoftIOC, *words: str, check: bool = True) -> str:
         os.close(ours)
     found = bytes(text).decode("utf-8", "surrogateescape").replace("\r\n", "\n")
     assert "Traceback" not in found
-    assert not check or code == 0, found
-    return found
+    return found, code
 
 
 COMMANDS: list[Callable[[list[str]], list[str]]] = [
@@ -104,15 +110,23 @@ COMMANDS: list[Callable[[list[str]], list[str]]] = [
     lambda names: ["get", "-d", "DBR_GR_ENUM", names[2]],
     lambda names: ["get", names[0] + ".DESC", names[1] + ".EGU", names[0] + ".DESC$", "-S"],
     lambda names: ["info", *names],
-    lambda names: ["monitor", "-#", "3", "--duration", "1", *names],
-    lambda names: ["monitor", "-S", "--duration", "1", names[3]],
+    lambda names: ["monitor", "-#", "3", *names],
+    lambda names: ["monitor", "-S", names[3]],
 ]
 
 
 @pytest.mark.parametrize("command", range(len(COMMANDS)))
 def test_texts_of_a_server_are_shown_escaped(filled: SoftIOC, command: int) -> None:
-    words = COMMANDS[command]([filled[name] for name in NAMES])
-    found = run(filled, *words)
+    name, *words = COMMANDS[command]([filled[name] for name in NAMES])
+    words = [name, "-w", "30", *words]
+    if name == "monitor":
+        found, code = long_enough(
+            lambda seconds: ended(filled, *words, "--duration", str(seconds)),
+            lambda done: done[1] == 0 and filled.prefix in done[0],
+        )
+        assert code == 0, found
+    else:
+        found = run(filled, *words)
     assert obeyed(found) == []
     assert "\nFAKE" not in found
     assert filled.prefix in found
@@ -129,11 +143,12 @@ def test_names_are_shown_escaped(hostile: SoftIOC, command: str) -> None:
 
 
 def test_json_and_csv_are_exact_in_their_own_quoting(filled: SoftIOC) -> None:
-    found = json.loads(run(filled, "get", "--json", filled["s"]))
+    get = ("get", "-w", "30")
+    found = json.loads(run(filled, *get, "--json", filled["s"]))
     assert found["value"] == "a" + EVIL
-    assert obeyed(run(filled, "get", "--json", *(filled[name] for name in NAMES))) == []
+    assert obeyed(run(filled, *get, "--json", *(filled[name] for name in NAMES))) == []
     process = subprocess.run(
-        [sys.executable, "-m", "epicsx", "get", "--csv", filled["s"]],
+        [sys.executable, "-m", "epicsx", *get, "--csv", filled["s"]],
         env={**os.environ, **filled.env},
         capture_output=True,
         timeout=60,
@@ -145,8 +160,15 @@ def test_json_and_csv_are_exact_in_their_own_quoting(filled: SoftIOC) -> None:
 
 def test_the_log_has_one_line_for_a_record(hostile: SoftIOC) -> None:
     script = f"""
-import logging, sys, time
+import logging, sys, threading
 logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
+logged = threading.Event()
+
+class Last(logging.Handler):
+    def emit(self, record):
+        logged.set()
+
+logging.getLogger().addHandler(Last())
 import epicsx
 from epicsx import Channel
 P = sys.argv[1]
@@ -157,8 +179,7 @@ def failing(sample):
 
 with Channel(P + "s") as channel:
     seen = channel.subscribe(failing)
-    while not channel.stats.callback_errors:
-        time.sleep(0.01)
+    assert logged.wait(20.0) and channel.stats.callback_errors
 logging.getLogger("epicsx").warning("callback of '%s' failed", "PV" + evil)
 logging.getLogger("epicsx.libca").warning("%s", evil)
 """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from support import wait_until
-from support.commands import Commands
+from support import long_enough, wait_until
+from support.commands import Commands, Done
 from support.tool_cases import PREFIX, PUT, Case, compare, golden, prepare
 
 from epicsx.testing import SoftIOC
@@ -54,13 +54,29 @@ def test_a_value_that_the_server_refuses(
 
 
 def test_a_record_that_takes_long(commands: Commands, tools_ioc: SoftIOC) -> None:
+    def idle() -> None:
+        wait_until(lambda: tools_ioc.read("w:slow:seq.PACT") == "0", 30.0)
+
+    def too_short(seconds: float) -> Done:
+        """The record takes five times as long as is waited for it; the PV has to be found in that time, too."""
+        idle()
+        tools_ioc.write("w:slow:seq.DLY1", 5 * seconds)
+        return commands.run("put", "-c", "-w", str(seconds), PREFIX + "w:slow", "4")
+
     tools_ioc.write("w:slow", 0)
-    wait_until(lambda: tools_ioc.read("w:slow:seq.PACT") == "0")
-    done = commands.run("put", "-c", "-w", "0.05", PREFIX + "w:slow", "4")
+    usual = tools_ioc.read("w:slow:seq.DLY1")
+    try:
+        done = long_enough(
+            too_short,
+            lambda done: "callback operation" in done.errors and "(timeout)" not in done.out,
+            0.2,
+        )
+    finally:
+        tools_ioc.write("w:slow:seq.DLY1", usual)
     assert done.returncode == 1
     assert done.out.splitlines()[1] == f"New : {PREFIX + 'w:slow':<30} 4"
     assert "Write callback operation timed out" in done.errors
-    wait_until(lambda: tools_ioc.read("w:slow:seq.PACT") == "0")
+    idle()
     count = int(float(tools_ioc.read("w:slow:done")))
     done = commands.run("put", "-tc", "-w", "20", PREFIX + "w:slow", "5")
     assert (done.returncode, done.out, done.errors) == (0, "5\n", "")

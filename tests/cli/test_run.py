@@ -225,7 +225,7 @@ class Mine(epics.PV):  # made anew in each child, which imports this script
 def read(name):
     import epics.pv
     assert Mine.__mro__[1] is epics.pv.PV
-    return epics.PV.__module__, Mine(name).get()
+    return epics.PV.__module__, Mine(name).get(timeout=20.0)
 
 if __name__ == "__main__":
     assert epics.__file__.endswith("_epics.py")  # ours

@@ -182,7 +182,8 @@ def test_it_forwards_everything_and_tells_what(
     )
     assert (big.frame.count, big.frame.size, len(big.frame.payload)) == (COUNT, 8 * COUNT, 64)
     assert hidden["w"] in str(big) and "WRITE_NOTIFY" in str(big)
-    assert proxy.seen(fate="") == len(proxy.log)
+    # the server's answer to the last of them may still be on its way
+    wait_until(lambda: proxy.seen(fate="") == len(proxy.log))
     assert proxy.clear_log() and proxy.seen() < 10
 
 
@@ -190,7 +191,7 @@ def test_a_name_that_nobody_has(proxy: CAProxy, hidden: SoftIOC) -> None:
     with epicsx.Channel(hidden["nobody"]) as channel:
         with pytest.raises(epicsx.CATimeoutError):
             channel.connect(0.5)
-    assert proxy.seen(command="SEARCH", direction="to_server", channel=hidden["nobody"])
+        proxy.wait_for(command="SEARCH", direction="to_server", channel=hidden["nobody"])
     assert not proxy.seen(direction="to_client", channel=hidden["nobody"])
 
 
@@ -231,7 +232,8 @@ def test_cut_ends_what_waits(proxy: CAProxy, connect: Connect) -> None:
     assert (done.count, done.matched) == (1, 1)
     with pytest.raises(epicsx.DisconnectedError):
         request.result(20.0)
-    wait_until(lambda: lost[-1:] == [False])
+    wait_until(lambda: False in lost)
+    x.close()  # or it comes back
     wait_until(lambda: proxy.circuits == 0)
     assert proxy.cut().count == 0
 
@@ -283,7 +285,7 @@ def test_half_close_to_the_client(proxy: CAProxy, hidden: SoftIOC, connect: Conn
         proxy.wait_for(direction="to_client", command="VERSION", count=2)
         assert proxy.half_close().count == 2
         assert raw.ended()
-        wait_until(lambda: lost[-1:] == [False])
+        wait_until(lambda: False in lost)  # it may be back by now
         raw.send(_wire.create_channel(hidden["y"].encode(), 7))  # the other half goes on
         proxy.wait_for(direction="to_server", command="CREATE_CHAN", channel=hidden["y"])
         proxy.wait_for(direction="to_client", command="CREATE_CHAN", channel=hidden["y"])
@@ -369,7 +371,9 @@ def test_a_stall_can_be_cut(proxy: CAProxy, connect: Connect) -> None:
     x = connect("x")
     proxy.stall()
     assert proxy.cut().count == 1
+    # what is stalled does not connect again
     wait_until(lambda: not x.connected)
+    x.close()
     wait_until(lambda: proxy.circuits == 0)
 
 
@@ -377,12 +381,9 @@ def test_delay(proxy: CAProxy, hidden: SoftIOC, connect: Connect) -> None:
     x, y = connect("x"), connect("y")
     with proxy.delay(0.3, **ANSWER, channel=hidden["x"]) as rule:
         assert timed(x.get) >= 0.3
-        order: list[str] = []
         first, second = x.get_async(timeout=20.0), y.get_async(timeout=20.0)
-        first.add_done_callback(lambda _: order.append("x"))
-        second.add_done_callback(lambda _: order.append("y"))
-        wait_until(lambda: len(order) == 2)
-        assert order == ["x", "y"]  # frames of a circuit keep their order
+        second.result(20.0)
+        assert first.done()  # frames of a circuit keep their order
     assert rule.count == 2
     with proxy.delay(0.2):  # all, both ways, searches too
         assert timed(lambda: connect("w")) >= 0.8
@@ -421,7 +422,7 @@ def test_drop(proxy: CAProxy, hidden: SoftIOC, connect: Connect) -> None:
     with proxy.drop(command="WRITE_NOTIFY", direction="to_client", count=1) as rule:
         with pytest.raises(epicsx.CATimeoutError):
             x.put(8.0, wait=True, timeout=0.5)
-        assert hidden.read("x") == "8"  # the put was done, its answer lost
+        wait_until(lambda: hidden.read("x") == "8")  # the put was done, its answer lost
         x.put(9.0, wait=True)
     assert (rule.matched, rule.count) == (2, 1)
 
@@ -432,8 +433,8 @@ def test_drop_searches_of_some(proxy: CAProxy, hidden: SoftIOC, connect: Connect
         with epicsx.Channel(hidden["w"]) as channel:
             with pytest.raises(epicsx.CATimeoutError):
                 channel.connect(0.5)
+            wait_until(lambda: rule.count)
         connect("y")
-        assert rule.count
     connect("w")
 
 
@@ -579,20 +580,25 @@ def test_a_busy_test_does_not_slow_it(proxy: CAProxy, hidden: SoftIOC) -> None:
     if sys.implementation.name != "cpython":
         pytest.skip("holds CPython's lock")
     script = """
-        import sys, epicsx
+        import sys, time, epicsx
         channel = epicsx.Channel(sys.argv[1]).connect(20.0)
         print("ready")
-        sys.stdin.readline()
-        for _ in range(100):
-            channel.get(timeout=1.0)
-        print("done")
+        while sys.stdin.readline():
+            for _ in range(100):
+                channel.get(timeout=20.0)
+            print("done", time.monotonic())
     """
     with start_python(script, hidden["x"], env=proxy.env) as client:
         client.wait_line("ready")
-        client.send("go")
-        ctypes.PyDLL(None).usleep(900_000)  # holds the interpreter's lock
-        ctypes.PyDLL(None).usleep(900_000)
-        client.wait_line("done", timeout=10.0)
+        for _ in range(5):  # a machine that is busy itself may slow it
+            client.send("go")
+            ctypes.PyDLL(None).usleep(900_000)  # holds the interpreter's lock
+            ctypes.PyDLL(None).usleep(900_000)
+            released = time.monotonic()
+            done = float(client.wait_line("done").split()[1])
+            if done < released:
+                break
+        assert done < released
         client.finish()
 
 
@@ -621,8 +627,9 @@ def test_it_ends(hidden: SoftIOC) -> None:
 def test_a_forgotten_one_ends_and_brings_a_repeater(hidden: SoftIOC) -> None:
     before = threading.enumerate()
     proxy = CAProxy(hidden.server_port).start()
-    assert proxy._link is not None
+    assert proxy._link is not None and proxy._repeater is not None
     process = proxy._link.process
+    assert proxy._repeater.wait(20.0)  # its start does not wait for as long
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         with pytest.raises(OSError, match="in use"):
             probe.bind(("", proxy.repeater_port))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import wait_until
+from support import long_enough, wait_until
 
 from epicsx import PV, Motor, PutError, strict
 from epicsx.testing import MotorIOC, ScalerIOC
@@ -66,6 +67,13 @@ def counter(ports: tuple[int, int, int]) -> Iterator[ScalerIOC]:
         yield ioc
 
 
+class Patient(PV):
+    """A PV that waits for a server that is put aside."""
+
+    def get(self, *args: Any, **options: Any) -> Any:
+        return super().get(*args, **{"timeout": 10.0, **options})
+
+
 Fields = Callable[[str], PV]
 
 
@@ -76,8 +84,8 @@ def fields_of(ioc: MotorIOC | ScalerIOC, record: str) -> Fields:
     def field(name: str) -> PV:
         pv = made.get(name)
         if pv is None:
-            pv = made[name] = PV(ioc.name(f"{record}.{name}"), auto_monitor=False)
-            assert pv.wait_for_connection(5.0)
+            pv = made[name] = Patient(ioc.name(f"{record}.{name}"), auto_monitor=False)
+            assert pv.wait_for_connection(20.0)
         return pv
 
     return field
@@ -156,17 +164,30 @@ def test_control_data(m: Fields) -> None:
 
 def test_a_move_takes_time_and_completes_at_its_end(m: Fields) -> None:
     seen: list[tuple[str, Any]] = []
-    watched = [PV(m(name).pvname) for name in ("RBV", "DMOV", "MOVN")]
+    watched = [Patient(m(name).pvname) for name in ("RBV", "DMOV", "MOVN")]
     for pv in watched:
         pv.get()
         pv.add_callback(lambda pvname, value, **kw: seen.append((pvname.rpartition(".")[2], value)))
-    begun = len(seen)
-    put(m, VAL=30)
-    wait_until(lambda: ("DMOV", 1) in seen[begun:] and ("MOVN", 0) in seen[begun:])
-    places = [value for name, value in seen[begun:] if name == "RBV"]
+
+    def move(seconds: float) -> list[float]:
+        """Where it was heard to be on the way."""
+        put(m, VELO=200, VAL=0)
+        wait_until(lambda: [pv.get() for pv in watched] == [0, 1, 0])
+        begun = len(seen)
+
+        def heard(field: str) -> list[Any]:
+            return [value for name, value in seen[begun:] if name == field]
+
+        put(m, VELO=30 / seconds, VAL=30)
+        # the updates come by themselves: before the end of the put, or behind it
+        wait_until(lambda: heard("DMOV")[-2:] == [0, 1] and heard("MOVN")[-2:] == [1, 0])
+        wait_until(lambda: heard("RBV")[-1:] == [30])
+        return heard("RBV")
+
+    # of a server that is put aside there are less
+    places = long_enough(move, lambda places: len(places) > 4, 0.15)
     assert places == sorted(places)
     assert len(places) > 4
-    assert [value for name, value in seen[begun:] if name == "DMOV"][-2:] == [0, 1]
     assert got(m, "RBV", "DRBV", "RRBV", "RVAL", "DVAL", "LVAL") == [30, 30, 30000, 30000, 30, 30]
     assert got(m, "DIFF", "RDIF", "MOVN", "RVEL", "TDIR") == [0, 0, 0, 0, 1]
     assert int(m("MSTA").get()) & 0x402 == 2  # done, not moving
@@ -240,18 +261,18 @@ def test_stop(m: Fields) -> None:
 
 
 def test_stop_pause_move_go(m: Fields) -> None:
-    put(m, VELO=50)
+    put(m, VELO=5)
     assert m("VAL").put(60) == 1
     wait_until(lambda: m("MOVN").get() == 1)
     m("SPMG").put("Pause")
     wait_until(lambda: m("MOVN").get() == 0)
     assert got(m, "VAL", "DMOV") == [60, 0]  # there is a rest to go
     assert 0 < m("RBV").get() < 60
-    put(m, SPMG="Go")
+    put(m, VELO=50, SPMG="Go")
     assert got(m, "RBV", "DMOV", "LSPG") == [60, 1, 3]
     put(m, SPMG="Pause")
     m("VAL").put(40)
-    assert got(m, "RBV", "VAL", "DMOV") == [60, 40, 0]
+    wait_until(lambda: got(m, "RBV", "VAL", "DMOV") == [60, 40, 0])
     put(m, SPMG="Move")
     assert got(m, "RBV", "SPMG") == [40, 1]
     put(m, SPMG="Stop")
@@ -431,11 +452,10 @@ def test_servers_listen_on_loopback_only(stage: MotorIOC, counter: ScalerIOC) ->
     if not Path("/proc/net/tcp").exists():
         pytest.skip("no /proc/net/tcp")
     for server in (stage, counter):
-        sockets = {
-            os.readlink(link)
-            for link in Path(f"/proc/{server._process.pid}/fd").iterdir()
-            if link.is_symlink()
-        }
+        sockets = set()
+        for link in Path(f"/proc/{server._process.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # that of a client of a test before, gone meanwhile
+                sockets.add(os.readlink(link))
         addresses = []
         for table in ("tcp", "udp"):
             for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:

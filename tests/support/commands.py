@@ -30,6 +30,7 @@ for line in sys.stdin:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, descriptor)
         os.close(file)
+    before = dict(os.environ)
     os.environ.update(asked["env"])
     try:
         code = main(asked["words"])
@@ -37,6 +38,8 @@ for line in sys.stdin:
         code = end.code
     for name in asked["env"]:
         del os.environ[name]
+        if name in before:
+            os.environ[name] = before[name]
     sys.stdout.flush()
     sys.stderr.flush()
     for descriptor, was in zip((1, 2), kept):

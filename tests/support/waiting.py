@@ -61,6 +61,22 @@ def takes(
     raise AssertionError(f"never within {most} s: {seconds}")
 
 
+def long_enough(
+    attempt: Callable[[float], T], enough: Callable[[T], bool], first: float = 1.0
+) -> T:
+    """Give what comes of `attempt` in the first of growing times, in seconds, that was `enough`; or in the last one.
+
+    For what takes the whole time that it is given, as it also waits for what never comes: so it is short where the
+    machine is not busy, and what it makes of a time that was too short for this machine is not judged.
+    """
+    result = attempt(first)
+    for seconds in (4.0 * first, 16.0 * first):
+        if enough(result):
+            break
+        result = attempt(seconds)
+    return result
+
+
 def idle(ioc: SoftIOC, record: str = "slow") -> None:
     """Wait until no test before has `slow` or `slow2` still working: a put would complete at once.
 
