@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import idle, run_python, wait_until
+from support.monitors import dispatcher_held
 
 from epicsx import ca, dbr
 from epicsx.testing import SoftIOC
@@ -129,6 +130,8 @@ def test_connection_and_access_callbacks(ioc: SoftIOC) -> None:
     wait_until(lambda: told == [(ioc["ai"], int, True)])
     ca.create_channel(ioc["ai"], callback=on_connection)
     assert len(told) == 1
+    with dispatcher_held(ioc["longout"]):
+        pass  # the news of the rights, which come behind that of the connection, have been told, too
     rights: list[Any] = []
     ca.replace_access_rights_event(chid, callback=lambda *given: rights.append(given))
     ca.replace_access_rights_event(chid, callback=lambda *given: rights.append(given))

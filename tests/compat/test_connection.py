@@ -290,7 +290,9 @@ def test_a_dropped_pv_is_collected_and_its_channel_closed(ioc: SoftIOC) -> None:
     assert ca._cache[ca.current_context()][name].chid_int == pv.chid.value  # type: ignore[index]
     wait_until(lambda: name in ioc.casr().channels)
     number, gone = pv.chid.value, weakref.ref(pv)
-    with dispatcher_held(ioc["longout"]):  # it may still have been telling the PV that it is connected
+    with dispatcher_held(
+        ioc["longout"]
+    ):  # it may still have been telling the PV that it is connected
         del pv
         assert gone() is None  # at once, without the garbage collector
     wait_until(lambda: name not in ioc.casr().channels)

@@ -259,7 +259,9 @@ def test_the_text_of_a_pv_that_is_disconnected(spare_ioc: Callable[..., SoftIOC]
 
 def test_a_verbose_pv_tells_each_value(ioc: SoftIOC, capsys: pytest.CaptureFixture[str]) -> None:
     chid = ca.create_channel(ioc["longout"], connect=True)
-    ca.put(chid, 0, wait=True)  # before there is a monitor, which might still tell of the value before
+    ca.put(
+        chid, 0, wait=True
+    )  # before there is a monitor, which might still tell of the value before
     pv = connected(ioc["longout"])
     wait_until(lambda: pv.value == 0)
     talker = connected(ioc["longout"], verbose=True)

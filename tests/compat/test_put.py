@@ -129,7 +129,9 @@ def test_completion(ioc: SoftIOC) -> None:
     assert done == [{"pvname": ioc["slow2"], "a": 1}]
     states.append(slower.put_complete)
     assert pv.put(3.0, wait=True, callback=lambda **kwds: done.append(kwds), callback_data=5) == 1
-    wait_until(lambda: len(done) == 2)  # it runs before, unless the dispatcher is held up for a second
+    wait_until(
+        lambda: len(done) == 2
+    )  # it runs before, unless the dispatcher is held up for a second
     assert done[1] == {"pvname": ioc["slow"], "data": 5}
     assert pv.put(4.0, wait=True, use_complete=True, timeout=315_569_520) == 1
     wait_until(lambda: pv.put_complete)

@@ -24,7 +24,7 @@ def heard(pv: PV) -> None:
 
 @contextmanager
 def dispatcher_held(name: str) -> Iterator[None]:
-    """Keep the dispatcher in a callback of that PV: in the block it tells nobody anything, and refers to no other PV."""
+    """Keep the dispatcher in a callback of that PV: in the block it tells nobody anything and has no other PV."""
     from epicsx import Channel
 
     busy, go_on = threading.Event(), threading.Event()
