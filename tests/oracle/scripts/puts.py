@@ -149,7 +149,8 @@ def refused(t: Lab) -> None:
 
         def put(function: Any, *args: Any, **kwds: Any) -> Any:
             answer = function(*args, **kwds)
-            t.settle(0.1)  # what the server says comes later
+            t.settle(0.1)  # what the server says comes later,
+            t.delivered()  # and on a busy machine later than that
             return answer
 
         t.see(f"{name} put", put, pv.put, 9)
