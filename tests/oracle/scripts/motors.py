@@ -232,7 +232,9 @@ def limits(t: Lab) -> None:
     t.see("waited, soft", motor.move, 200, ignore_limits=True, wait=True)
     t.see("soft, not waited for", motor.move, 200, ignore_limits=True)
     t.see("raw is not compared", motor.move, 200000, raw=True, wait=True)
-    motor.put("VELO", 50.0, wait=True)  # so long a move that pyepics' monitor has told of LVIO before its end
+    motor.put(
+        "VELO", 50.0, wait=True
+    )  # so long a move that pyepics' monitor has told of LVIO before its end
     t.see("back", motor.move, -90, wait=True)
     switched = fresh(t, "m2")
     switched.put("VELO", 500.0, wait=True)
