@@ -76,6 +76,8 @@ def test_what_was_saved_is_restored(
     if record == "w:char":
         before, after = (bytes(x).partition(b"\0")[0] for x in (before, after))
     np.testing.assert_array_equal(after, before)
+    if record == "double":
+        channel.put(1.0, wait=True)  # no infinity, and what is no number, for the tests after this
     channel.close()
 
 
@@ -166,6 +168,8 @@ def test_what_cannot_be_restored_is_told(
 ) -> None:
     monkeypatch.setattr("epicsx.autosave.save_restore.CONNECTION_TIMEOUT", 0.5)
     caput(ioc["double"], 1.0, wait=True)
+    for name in ("readonly", "longout", "mbbo"):  # a first search may take longer
+        assert caget(ioc[name]) is not None
     text = (
         f"{ioc['nobody']} 1\n{ioc['readonly']} 2\n{ioc['longout']} many\n"
         f"{ioc['double']} 3.5\n{ioc['mbbo']} Nine\n<END>\n"
@@ -212,6 +216,8 @@ def test_save_leaves_out_who_is_not_there(
 ) -> None:
     monkeypatch.setattr("epicsx.autosave.save_restore.CONNECTION_TIMEOUT", 0.5)
     request = write(tmp_path / "x.req", f"{ioc['nobody']}\n{ioc['noaccess']}\n{ioc['stringin']}\n")
+    for name in ("noaccess", "stringin"):  # a first search may take longer
+        assert epicsx.get_pv(ioc[name], connect=True).connected
     saver = AutoSaver(request)
     assert [pv.pvname for pv in saver.pvs] == [ioc[n] for n in ("nobody", "noaccess", "stringin")]
     saver.save(verbose=True)

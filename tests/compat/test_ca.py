@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import idle, run_python, wait_until
+from support.monitors import dispatcher_held
 
 from epicsx import ca, dbr
 from epicsx.testing import SoftIOC
@@ -112,8 +113,8 @@ def test_put(ioc: SoftIOC) -> None:
     done: list[Any] = []
     assert ca.put(chid, 7, callback=lambda **kwds: done.append(kwds), callback_data=3) == 1
     wait_until(lambda: done == [{"pvname": ioc["double"], "data": 3}])
-    idle(ioc)
-    slow = ca.create_channel(ioc["slow"], connect=True)
+    idle(ioc, "slow2")
+    slow = ca.create_channel(ioc["slow2"], connect=True)
     assert ca.put(slow, 1, wait=True, timeout=0.05) == -1
     with pytest.raises(ca.CASeverityException, match="Write access denied"):
         ca.put(ca.create_channel(ioc["readonly"], connect=True), 1)
@@ -129,6 +130,8 @@ def test_connection_and_access_callbacks(ioc: SoftIOC) -> None:
     wait_until(lambda: told == [(ioc["ai"], int, True)])
     ca.create_channel(ioc["ai"], callback=on_connection)
     assert len(told) == 1
+    with dispatcher_held(ioc["longout"]):
+        pass  # the news of the rights, which come behind that of the connection, have been told, too
     rights: list[Any] = []
     ca.replace_access_rights_event(chid, callback=lambda *given: rights.append(given))
     ca.replace_access_rights_event(chid, callback=lambda *given: rights.append(given))
@@ -136,6 +139,7 @@ def test_connection_and_access_callbacks(ioc: SoftIOC) -> None:
 
 
 def test_subscription(ioc: SoftIOC) -> None:
+    ioc.write("double", 1.0)  # another test may have left a number that + 1 does not change
     chid = ca.create_channel(ioc["double"], connect=True)
     seen: list[Any] = []
     _callback, _user, event = ca.create_subscription(
@@ -257,11 +261,16 @@ def test_without_preemptive_callbacks(ioc: SoftIOC) -> None:
             ca.poll()
         assert len(seen) >= 3
         assert pv.value >= seen[-1]
-        begun, before = time.monotonic(), len(seen)
-        ca.pend_event(0.5)
-        took = time.monotonic() - begun
-        assert 0.45 < took < 1.0, took
-        assert len(seen) >= before + 2, (before, seen)
+        tries = []
+        for _ in range(5):  # a busy machine may put us aside, or the IOC that counts
+            begun, before = time.monotonic(), len(seen)
+            ca.pend_event(0.5)
+            tries.append((time.monotonic() - begun, len(seen) - before))
+            assert tries[-1][0] > 0.45, tries
+            if tries[-1][0] < 1.0 and tries[-1][1] >= 2:
+                break
+        else:
+            raise AssertionError(tries)
         done = []
         assert pv.put(1, wait=True, callback=lambda **kwds: done.append(1)) == 1
         assert done == [1]

@@ -71,7 +71,8 @@ def test_caputw(ioc: SoftIOC, capsys: pytest.CaptureFixture[str]) -> None:
     caputw(ioc["slow"], 1)
     assert time.monotonic() - began > 0.25
     assert ca_util.cadict[ioc["slow"]].callbackReceived == 1
-    caputw(ioc["slow"], 2, wait_timeout=0.05)
+    idle(ioc, "slow2")
+    caputw(ioc["slow2"], 2, wait_timeout=0.05)
     assert "Execution not completed by wait_timeout (0.05 seconds)" in capsys.readouterr().out
 
 

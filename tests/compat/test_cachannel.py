@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import idle, wait_until
+from support.monitors import dispatcher_held, heard
 
 import epicsx
 from epicsx.compat import CaChannel as module
@@ -226,7 +227,7 @@ def test_pend_io_of_another_thread(ioc: SoftIOC) -> None:
 
     def other() -> None:
         begun.set()
-        ca.pend_io(0.6)
+        ca.pend_io(3.0)
 
     thread = threading.Thread(target=other)
     thread.start()
@@ -237,11 +238,11 @@ def test_pend_io_of_another_thread(ioc: SoftIOC) -> None:
     began = time.monotonic()
     with pytest.raises(CaChannelException, match="timeout"):
         two.pend_io(0.2)
-    assert 0.15 < time.monotonic() - began < 0.5
-    thread.join(5.0)
+    assert 0.15 < time.monotonic() - began < 2.5
+    thread.join(20.0)
     began = time.monotonic()
-    two.pend_io(0.5)  # as in C, what was waited for in vain is no longer outstanding
-    assert time.monotonic() - began < 0.4
+    two.pend_io(5.0)  # as in C, what was waited for in vain is no longer outstanding
+    assert time.monotonic() - began < 4.0
     for each in (one, two):
         each.clear_channel()
 
@@ -255,8 +256,9 @@ def test_an_object_that_is_dropped_ends_its_channel(ioc: SoftIOC) -> None:
     wait_until(lambda: seen)
     gone = weakref.ref(chan)
     before = ioc.casr().monitors.get(ioc["double"], 0)
-    del chan
-    assert gone() is None
+    with dispatcher_held(ioc["longout"]):  # it may not yet have come back from the callback
+        del chan
+        assert gone() is None
     wait_until(lambda: ioc.casr().monitors.get(ioc["double"], 0) < before)
 
 
@@ -328,6 +330,7 @@ def test_alarms_are_acknowledged(ioc: SoftIOC, channel: Connect) -> None:
 def test_epicspv(ioc: SoftIOC) -> None:
     pv = epicsPV(ioc["ao"])
     assert isinstance(pv, epicsx.PV)
+    heard(pv)
     pv.putWait(1.25)
     assert pv.callBack.putComplete == 1
     wait_until(lambda: pv.getw() == 1.25)  # the monitor's news may come after the put's completion
@@ -348,7 +351,7 @@ def test_epicspv(ioc: SoftIOC) -> None:
     pv.disconnect()
     later = epicsPV()
     later.searchw(ioc["ao"])
-    assert later.getw() == 3.5
+    wait_until(lambda: later.getw() == 3.5)  # by the monitor, which may still have the value before
     later.disconnect()
 
 

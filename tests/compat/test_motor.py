@@ -22,14 +22,14 @@ def motor(motors: MotorIOC) -> Iterator[Motor]:
     name = motors.name("m1")
     for field, value in (("SPMG", 3), ("SET", 0), ("LVIO", 0), ("HLS", 0), ("LLS", 0)):
         motors.write(f"{name}.{field}", value)
-    made = Motor(name)
+    made = Motor(name, timeout=10.0)
     made.put("STOP", 1, wait=True)
     for field, at_first in (("DIR", 0), ("OFF", 0.0), ("VELO", 100.0), ("TWV", 1.0)):
         made.put(field, at_first, wait=True)
     made.put("DHLM", 100.0, wait=True)
     made.put("DLLM", -100.0, wait=True)
     assert made.move(0, wait=True) == 0
-    wait_until(lambda: made.HLM == 100 and made.LLM == -100)
+    wait_until(lambda: [made.HLM, made.LLM, made.VELO, made.TWV] == [100, -100, 100, 1])
     yield made
     made.put("SPMG", 3, wait=True)
     made.put("STOP", 1, wait=True)
@@ -104,7 +104,8 @@ def test_moves_that_are_not_tried(motors: MotorIOC, motor: Motor) -> None:
 def test_a_move_that_is_not_waited_for(motor: Motor) -> None:
     # far from its target when it is stopped, however late that is
     motor.put("VELO", 2.0, wait=True)
-    assert motor.move(50, confirm_move=True) == 1
+    # it looks for a quarter of a second only; a motor that moves already is seen to move the next time
+    wait_until(lambda: motor.move(50, confirm_move=True) == 1)
     wait_until(lambda: motor.get("RBV") > 0)
     motor.stop()
     wait_until(lambda: motor.get("DMOV") == 1 and 0 < motor.get("RBV") < 50)
@@ -114,7 +115,7 @@ def test_a_move_that_is_not_waited_for(motor: Motor) -> None:
 
 
 def test_a_move_that_takes_too_long(motors: MotorIOC, motor: Motor) -> None:
-    motor.put("VELO", 5.0, wait=True)
+    motor.put("VELO", 1.0, wait=True)  # before 10 when it is stopped, however late that is
     assert motor.move(90, wait=True, timeout=0.1) == -8
     motor.stop()
     wait_until(lambda: motor.get("DMOV") == 1)

@@ -42,7 +42,7 @@ class Own(CAProcess):
         super().__init__(**kws)
         self.queue = queue
     def run(self):
-        self.queue.put((epicsx.PV(P + "x").get(), self.name, self.daemon))
+        self.queue.put((epicsx.PV(P + "x").get(timeout=20), self.name, self.daemon))
 
 def busy():
     \"\"\"A parent with channels, a monitor and a callback.\"\"\"

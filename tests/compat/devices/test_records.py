@@ -32,6 +32,7 @@ def test_all_fields_of_a_record(ioc: SoftIOC, cls: Any, name: str) -> None:
     state = record.get_all()
     assert {attr for attr, value in state.items() if value is None} == missing
     assert state["NAME"] == ioc[name]
+    wait_until(lambda: hasattr(record, "SCAN"))  # each time it is given no more than 0.05 s
     assert record.SCAN == 0  # a field not in the list
 
 

@@ -113,6 +113,7 @@ def access_callbacks(t: Lab) -> None:
     told: list[Any] = []
     for name in ("readonly", "noaccess", "ao"):
         chid = ca.create_channel(t.s(name), connect=True)
+        t.delivered()  # the news of the connection, of which this is not to hear
         ca.replace_access_rights_event(chid, callback=lambda *args: told.append(args))
         t.wait(lambda: told)
         t.see(name, lambda: list(told))

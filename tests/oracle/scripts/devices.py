@@ -122,10 +122,16 @@ def alarm(t: Lab) -> None:
     watch = epics.Alarm(
         name, comparison=">", trip_point=5, callback=lambda **k: alerts.append(k), alert_delay=0.0
     )
-    t.settle(0.1)
+
+    def told(alarm: Any, value: Any) -> None:
+        """Wait until the alarm has looked at that value."""
+        t.wait(lambda: alarm.pv._args["value"] == value)
+        t.delivered()
+
+    told(watch, 0)
     for value in (1, 6, 7, 2, 8):
         epics.caput(name, value, wait=True)
-        t.settle(0.03)
+        told(watch, value)
     t.see("alerts", lambda: [k["value"] for k in alerts])
     t.see("keys", lambda: sorted(alerts[0]))
     t.see("comparison", lambda: (alerts[0]["comparison"], alerts[0]["trip_point"]))
@@ -137,11 +143,11 @@ def alarm(t: Lab) -> None:
         t.see(f"comparison {getattr(given, '__name__', given)}", lambda a=made: a.comp_name)
     t.see("nothing", lambda: epics.Alarm(name))
     t.see("no PV", lambda: epics.Alarm(None, comparison=">", trip_point=1))
+    epics.caput(t.p("longout"), 0, wait=True)
     printing = epics.Alarm(t.p("longout"), comparison=">", trip_point=5, alert_delay=0.0)
-    t.settle(0.05)
     epics.caput(t.p("longout"), 1, wait=True)
-    t.settle(0.05)
+    told(printing, 1)
     t.aside.take()
     epics.caput(t.p("longout"), 9, wait=True)
-    t.settle(0.05)
+    told(printing, 9)
     t.see("printed", lambda: printing.alarm_state)

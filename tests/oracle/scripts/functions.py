@@ -48,8 +48,8 @@ def caput(t: Lab) -> None:
     t.see("put", caput, t.p("double"), 4.5)
     t.see("wait", caput, t.p("double"), 5.5, wait=True)
     t.see("then", caget, t.p("double"), use_monitor=False)
-    t.see("slow", caput, t.p("slow"), 1, wait=True, timeout=0.05)
-    t.settle(0.4)
+    t.see("slow", caput, t.p("slow2"), 1, wait=True, timeout=0.05)
+    t.idle("slow2")
     t.see("name", caput, t.p("bo"), "On", wait=True)
     t.see("name then", caget, t.p("bo"), use_monitor=False, as_string=True)
     t.see("missing", caput, t.p("missing"), 1, connection_timeout=0.1)
@@ -113,6 +113,7 @@ def camonitor(t: Lab) -> None:
     t.settle(0.05)
     t.aside.take()
     epics.caput(t.p("mbbo"), 3, wait=True)
+    t.wait(lambda: t.aside.has("prints"))
     t.settle(0.1)
     t.see("printed", None)
     epics.camonitor_clear(t.p("mbbo"))
@@ -161,12 +162,13 @@ def many(t: Lab) -> None:
     )
     t.see("put bad", epics.caput_many, [t.p("double")], ["abc"])
     t.see("put read-only", epics.caput_many, [t.p("readonly")], [1])
-    slow = [t.p("slow"), t.p("double")]
-    t.see("put slow each", epics.caput_many, slow, [1, 2], "each", put_timeout=0.05)
-    t.settle(0.4)
-    t.see("put slow all", epics.caput_many, slow, [1, 2], "all", put_timeout=0.05)
-    t.settle(0.4)
-    t.see("put slow all in time", epics.caput_many, slow, [1, 2], "all", put_timeout=5)
+    # 2 s are too long for the one, whatever else the machine does, and 1 s is enough for the other
+    slow = [t.p("slow2"), t.p("double")]
+    t.see("put slow each", epics.caput_many, slow, [1, 2], "each", put_timeout=1.0)
+    t.idle("slow2")
+    t.see("put slow all", epics.caput_many, slow, [1, 2], "all", put_timeout=1.0)
+    t.idle("slow2")
+    t.see("put slow all in time", epics.caput_many, slow, [1, 2], "all", put_timeout=10)
 
 
 @step("times")

@@ -177,10 +177,15 @@ def unwaited(t: Lab) -> None:
     """What is seen of a move that has begun; stops."""
     motor = fresh(t)
     motor.put("VELO", 10.0, wait=True)
+    # it looks for a quarter of a second, which a busy machine may need; so the motor is on its way already
+    motor.put("VAL", 49)
+    comes(t, motor, MOVN=1)
     t.see("confirmed", motor.move, 50, confirm_move=True)
     t.see("stop", motor.stop)
     comes(t, motor, DMOV=1, MOVN=0)
     t.see("stopped on the way", lambda: 0 <= motor.get("RBV") < 50)
+    motor.put("VAL", 59)
+    comes(t, motor, MOVN=1)
     t.see("another", motor.move, 60, confirm_move=True)
     t.see("StopNow", motor.StopNow)
     comes(t, motor, DMOV=1, MOVN=0)
@@ -227,7 +232,10 @@ def limits(t: Lab) -> None:
     t.see("waited, soft", motor.move, 200, ignore_limits=True, wait=True)
     t.see("soft, not waited for", motor.move, 200, ignore_limits=True)
     t.see("raw is not compared", motor.move, 200000, raw=True, wait=True)
-    t.see("back", motor.move, 1, wait=True)
+    motor.put(
+        "VELO", 50.0, wait=True
+    )  # so long a move that pyepics' monitor has told of LVIO before its end
+    t.see("back", motor.move, -90, wait=True)
     switched = fresh(t, "m2")
     switched.put("VELO", 500.0, wait=True)
     switched.put("VAL", 30, wait=True)
