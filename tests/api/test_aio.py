@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import asyncio
-import contextlib
 import gc
 import logging
 import pickle
@@ -115,6 +114,7 @@ def test_a_list_wakes_the_loop_once(ioc: SoftIOC) -> None:
     async def main() -> None:
         names = [ioc[f"bulk:{i:04d}"] for i in range(300)]
         await aio.connect(names)
+        await aio.caget(names)  # what connecting may have left in the inbox is taken
         before = aio.counts().wakes
         assert len(await aio.caget(names)) == 300
         assert aio.counts().wakes == before + 1
@@ -542,7 +542,8 @@ def test_an_async_callback_is_not_called_while_it_runs(ioc: SoftIOC) -> None:
         other = aio.camonitor(ioc["longout"], seen.append, all_updates=True)
         await inside.wait()
         await asyncio.to_thread(write, ioc["longout"], *range(1, 11))
-        await until(lambda: seen[-1] == 10)  # an answer to a put may come before its update
+        # An answer to a put may come before its update, which the two subscriptions hear of one after the other.
+        await until(lambda: seen and seen[-1] == 10 and subscription.dropped_callbacks == 9)
         other.close()
         assert told == [0]
         go_on.set()
@@ -711,7 +712,7 @@ def test_closed_at_once(ioc: SoftIOC) -> None:
         await aio.connect(ioc["ao"])
         aio.camonitor(ioc["ao"], never).close()
         await asyncio.sleep(0.05)
-        assert aio.counts() == (aio.counts().wakes, 0, 0)
+        assert aio.counts()[1:] == (0, 0)
         with pytest.raises(BadTypeError):
             aio.camonitor(ioc["ao"], None)  # type: ignore[call-overload]
         with pytest.raises(BadValueError):
@@ -762,14 +763,16 @@ def test_exit_with_everything_open(ioc: SoftIOC) -> None:
             aio.camonitor(P + "cnt:100hz", lambda value: None)
             flow = aio.updates(P + "cnt:100hz")
             await anext(flow)
+            await aio.connect(P + "slow2", timeout=20)
             asyncio.ensure_future(aio.caput(P + "slow2", 1, wait=True))
             await asyncio.sleep(0.05)
+            await aio.caget(P + "slow2", timeout=20)  # so the server has had the put
             print("over")
         asyncio.run(main())
     """
+    idle(ioc, "slow2")
     result = run_python(script, ioc.prefix, env={**ioc.env, "PYTHONWARNINGS": "error"})
     assert result.stdout == "over\n"
     lines = [line for line in result.stderr.splitlines() if "waited for it are lost" not in line]
     assert lines == []
-    with contextlib.suppress(AssertionError):
-        idle(ioc, "slow2")
+    idle(ioc, "slow2")

@@ -110,7 +110,9 @@ def test_loops_that_end_while_events_arrive(ioc: SoftIOC) -> None:
         with Channel(ioc["chain:go"]) as channel:
             number = 0
             while not stop.wait(0.001):
-                channel.put(number := number + 1)
+                # Each when the one before is done: that takes milliseconds, and what had piled up in the server would
+                # delay the tests after this one by seconds.
+                channel.put(number := number + 1, wait=True, timeout=30.0)
 
     async def main() -> list[aio.Updates]:
         flows = [aio.updates(ioc[f"chain:{i:04d}"]) for i in range(100)]
@@ -133,7 +135,7 @@ def test_loops_that_end_while_events_arrive(ioc: SoftIOC) -> None:
         assert aio.lost() - before == dropped
     finally:
         stop.set()
-        poster.join(10)
+        poster.join(30)
 
 
 @pytest.mark.parametrize("timeout", [5.0, None])
