@@ -74,6 +74,17 @@ def idle(ioc: SoftIOC, record: str = "slow") -> None:
     wait_until(lambda: ioc.read(f"{record}:seq.PACT") == "0", every=0.05)
 
 
+def enabled(name: str, lane: str = "default") -> None:
+    """Wait until the server has done all that this process has asked for by the circuit of that lane.
+
+    An IOC posts the first event of a subscription before it enables those that follow (event_add_action of rsrv). So
+    when the first has come, what is put then by another circuit, or in the IOC itself, may still not be told.
+    """
+    from epicsx import _ca
+
+    _ca.core(name, 0, _ca.context(lane)).get(timeout=20.0)
+
+
 def threads_settle(before: Collection[threading.Thread], timeout: float = 5.0) -> None:
     """Fail unless every Python thread that was not there `before` ends within the timeout."""
     wait_until(
