@@ -416,6 +416,13 @@ def test_a_frame_that_the_reader_came_late_for(
     assert stream._feed._clock == "arrival"
 
 
+def beside(stream: ImageStream, key: str) -> int:
+    """How many updates of that PV beside the array have come, told or not."""
+    (source,) = (source for source in stream._feed.sources if source.key == key)
+    subscription: Any = source._subscription
+    return int(subscription.stats.received)
+
+
 @contextlib.contextmanager
 def lane_held_up(ioc: AreaDetectorIOC) -> Iterator[None]:
     """A callback stands still on the dispatcher of the images' lane."""
@@ -447,6 +454,8 @@ def test_a_callback_that_holds_up_the_lane(
         for number in range(1, 21):  # of one size, so that only ColorMode_RBV tells
             ioc.send(numbered_frame(number, SHAPE), color_mode=modes[number])
             wait_until(partial(received, stream, number))
+        # the first event of a PV, and one of each frame: nothing that belongs to them is still on its way
+        wait_until(lambda: beside(stream, "unique_id") == 21)
         wait_until(
             lambda: (stream._feed._joiner.deadline() or math.inf) < time.time_ns() - 100_000_000
         )
@@ -471,6 +480,7 @@ def test_a_callback_that_holds_up_the_lane_for_too_long(
         wait_until(lambda: stream.unmatched == 1)
         assert stream.problem == "the updates of its PVs wait to be delivered"
     wait_until(lambda: stream._feed._latest.get("unique_id") == 1)
+    stream._feed._joiner.patience = int(PATIENCE * 1e9)
     ioc.send(numbered_frame(2, SHAPE))
     image = stream.read(20)
     assert (image.unique_id, image.lost_before) == (2, 1)
@@ -768,7 +778,7 @@ def test_a_lost_connection(
     wait_until(lambda: not stream.connected)
     # Again with another mode, whose records have never been processed: their first value is of 1990.
     ioc.restart()
-    wait_until(lambda: stream.connected)
+    wait_until(lambda: stream.connected, 30)
     wait_until(lambda: stream._feed._empty == 2)
     begun(ioc, stream)
     ioc.send(numbered_frame(5, SHAPE, "int16"), unique_id=5)

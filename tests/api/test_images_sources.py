@@ -144,11 +144,14 @@ def test_what_can_be_replayed(tmp_path: Path, ccd: list[np.ndarray[Any, Any]]) -
 def test_the_roi_plugin_is_found(detector: Callable[..., AreaDetectorIOC]) -> None:
     ioc = detector(roi="ROI1:")
     ioc.send(numbered_frame(1, SHAPE))
-    with epicsx.images(ioc.image_prefix, roi=(2, 6, 4, 9), roi_plugin="auto") as stream:
+    region: Any = (2, 6, 4, 9)
+    with epicsx.images(ioc.image_prefix, roi=region, roi_plugin="auto", patience=5.0) as stream:
         assert stream.connected
         assert stream.roi_by == "plugin"
         corner = [ioc.read(f"ROI1:{n}") for n in ("MinX", "SizeX", "MinY", "SizeY")]
         assert corner == ["4", "5", "2", "4"]
+        wait_until(lambda: stream.ledger.received == 1)
+        enabled(ioc.image_prefix + "ArrayData", "bulk")
         ioc.send(numbered_frame(2, SHAPE))
         wait_until(lambda: stream.ledger.received == 2)
         image = stream.read(20)
