@@ -471,9 +471,13 @@ def test_smaller_arrays_do_not_hold_up_the_loop(spare_ioc: Callable[..., SoftIOC
         await asyncio.to_thread(server.pause)
         timer = threading.Timer(15, rescue)
         timer.start()
-        some = [asyncio.create_task(aio.caput(name, [float(i)] * 30_000)) for i in range(80)]
+        some = [
+            asyncio.create_task(aio.caput(name, [float(i)] * 30_000, timeout=30.0))
+            for i in range(80)
+        ]
         lists = [
-            asyncio.create_task(aio.caput([name], [[float(i)] * 30_000])) for i in range(80, 100)
+            asyncio.create_task(aio.caput([name], [[float(i)] * 30_000], timeout=30.0))
+            for i in range(80, 100)
         ]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
