@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from support import idle, wait_until
 from support.coroutines import run, until, write
+from support.records import endless
 
 from epicsx import (
     DBR,
@@ -353,26 +354,25 @@ def test_what_goes_wrong_is_told(ioc: SoftIOC) -> None:
     run(main())
 
 
-def test_a_slow_record_times_out(ioc: SoftIOC) -> None:
-    idle(ioc, "slow2")
+def test_a_slow_record_times_out(spare_ioc: Callable[..., SoftIOC]) -> None:
+    server = spare_ioc(endless())
 
     async def main() -> None:
-        with Channel(ioc["slow2"]) as channel:
-            await channel.aconnect()
+        with Channel(server["endless0"]) as channel:
+            await channel.aconnect(20.0)
             with pytest.raises(CATimeoutError, match=r"after 0\.05 seconds"):
                 await channel.aput(1, wait=True, timeout=0.05)
             await until(lambda: aio.counts().requests == 0)
 
     run(main())
-    idle(ioc, "slow2")
 
 
-def test_a_cancelled_task_lets_go(ioc: SoftIOC) -> None:
-    idle(ioc, "slow2")
+def test_a_cancelled_task_lets_go(ioc: SoftIOC, spare_ioc: Callable[..., SoftIOC]) -> None:
+    server = spare_ioc(endless())
 
     async def main() -> None:
-        with Channel(ioc["slow2"]) as channel:
-            await channel.aconnect()
+        with Channel(server["endless0"]) as channel:
+            await channel.aconnect(20.0)
             tasks = [
                 asyncio.create_task(channel.aput(1, wait=True)),
                 asyncio.create_task(aio.caget([ioc["nobody"], ioc["ao"]])),
@@ -389,7 +389,6 @@ def test_a_cancelled_task_lets_go(ioc: SoftIOC) -> None:
     before = aio.lost()
     run(main())
     assert aio.lost() == before
-    idle(ioc, "slow2")
 
 
 def test_a_large_put_is_a_copy_handed_over_by_a_thread(ioc: SoftIOC) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import idle, takes, wait_until
+from support.records import endless
 
 from epicsx import (
     DBR,
@@ -428,16 +429,16 @@ def test_get_async(ioc: SoftIOC) -> None:
         wait_until(lambda: told == [request])
 
 
-def test_a_cancelled_request_ends_once(ioc: SoftIOC) -> None:
-    idle(ioc, "slow2")
-    with Channel(ioc["slow2"]) as channel:
-        channel.connect()
+def test_a_cancelled_request_ends_once(spare_ioc: Callable[..., SoftIOC]) -> None:
+    own = spare_ioc(endless())
+    with Channel(own["endless0"]) as channel:
+        channel.connect(20.0)
         request = channel.put_async(1)
         assert not request.done()
         assert request.cancel()
         assert not request.cancel()
         assert request.done()
-        with pytest.raises(CAError, match="slow2"):
+        with pytest.raises(CAError, match="endless0"):
             request.result(1.0)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import idle, takes, wait_until
+from support.records import endless
 
 from epicsx import (
     AccessError,
@@ -306,16 +307,9 @@ def test_a_callback_gets_the_timeout(ioc: SoftIOC) -> None:
         assert len(told) == 1  # the late answer is nobody's
 
 
-SLOW = """
-record(ao, "$(P)slow{0}") {{ field(FLNK, "$(P)seq{0}") }}
-record(seq, "$(P)seq{0}") {{ field(DLY1, "60") field(DOL1, "1") field(LNK1, "$(P)done{0}.PROC PP") }}
-record(calc, "$(P)done{0}") {{}}
-"""
-
-
 def test_close_takes_back_what_waits(spare_ioc: Callable[..., SoftIOC]) -> None:
     # Two of them each time: the server's thread lets only one put with completion per channel in.
-    own = spare_ioc("".join(SLOW.format(number) for number in range(10)))
+    own = spare_ioc(endless(10))
     records = iter(range(10))
     channels: list[Channel] = []
     requests: list[Any] = []
@@ -323,14 +317,14 @@ def test_close_takes_back_what_waits(spare_ioc: Callable[..., SoftIOC]) -> None:
 
     def before() -> None:
         told.clear()
-        channels[:] = [Channel(own[f"slow{next(records)}"]).connect(20.0) for _ in range(2)]
+        channels[:] = [Channel(own[f"endless{next(records)}"]).connect(20.0) for _ in range(2)]
         requests[:] = [channels[0].put_async(1.0)]
         channels[1].put(2.0, callback=told.append)
 
     def close() -> None:
         for channel in channels:
             channel.close()
-        with pytest.raises(CAError, match=r"slow.*closed"):
+        with pytest.raises(CAError, match=r"endless.*closed"):
             requests[0].result(5.0)
         wait_until(lambda: told)
         assert isinstance(told[0], CAError)
