@@ -827,9 +827,10 @@ def test_a_full_disk_is_an_error_and_an_end(ioc: SoftIOC, tmp_path: Path) -> Non
     result = run_python(
         """
         import errno, resource, sys, epicsx
-        from epicsx import _hdf5
+        from epicsx import _ca, _hdf5
         stream = epicsx.stream(sys.argv[1])
         stream.read(20)
+        _ca.core(sys.argv[1], 0, _ca.context(stream.lane)).get(timeout=20.0)  # it is told of puts now
         channel = epicsx.Channel(sys.argv[1]).connect(20.0)
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)
         def abandon(writer, abandon=_hdf5.Writer._abandon):

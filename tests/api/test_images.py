@@ -752,7 +752,7 @@ def test_a_damaged_frame(
     size = ioc.read("image1:CompressedSize_RBV")
     ioc.write("image1:Codec_RBV", "lz4")
     with epicsx.Channel(ioc.image_prefix + "ArrayData") as channel:
-        channel.put(channel.get().value)
+        channel.put(channel.get().value, wait=True)
     ioc.write("image1:UniqueId_RBV", 2)
     assert ioc.read("image1:CompressedSize_RBV") == size
     with pytest.raises(BadValueError, match="no lz4 data"):
