@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from support import Client, enabled, run_python, start_python, wait_until
+from support import Client, posting, run_python, start_python, wait_until
 
 import epicsx
 from epicsx import (
@@ -111,7 +111,7 @@ def opened(name: str, **options: Any) -> epicsx.Stream:
     options.setdefault("depth", 1000)  # a busy machine may be slow to write
     stream = epicsx.stream(name, **options).connect(20.0)
     wait_until(lambda: stream.ledger.received)
-    enabled(name, stream.lane)
+    posting(name)
     return stream
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import enabled, threads_settle, wait_until
+from support import posting, threads_settle, wait_until
 
 import epicsx
 from epicsx import BadTypeError, BadValueError, CAError, CATimeoutError, Frame, Image, ImageStream
@@ -90,7 +90,7 @@ def begun(ioc: AreaDetectorIOC, stream: ImageStream) -> None:
         return present is not None and present.ledger.received > 0
 
     wait_until(first)
-    enabled(ioc.image_prefix + "ArrayData", stream._feed.lane)
+    posting(ioc.image_prefix + "ArrayData")
 
 
 def settled(ioc: AreaDetectorIOC, stream: ImageStream) -> None:

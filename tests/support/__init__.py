@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support.records import ELEMENT_TYPES, access_security, core_database
 from support.subprocesses import Client, Result, finished, run_python, start_python
-from support.waiting import enabled, idle, takes, threads_settle, wait_until
+from support.waiting import idle, posting, takes, threads_settle, wait_until
 
 __all__ = [
     "ELEMENT_TYPES",
@@ -12,9 +12,9 @@ __all__ = [
     "Result",
     "access_security",
     "core_database",
-    "enabled",
     "finished",
     "idle",
+    "posting",
     "run_python",
     "start_python",
     "takes",

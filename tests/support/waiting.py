@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
     from epicsx.testing import SoftIOC
@@ -74,15 +74,16 @@ def idle(ioc: SoftIOC, record: str = "slow") -> None:
     wait_until(lambda: ioc.read(f"{record}:seq.PACT") == "0", every=0.05)
 
 
-def enabled(name: str, lane: str = "default") -> None:
-    """Wait until the server has done all that this process has asked for by the circuit of that lane.
+def posting(name: str, lane: Literal["default", "bulk"] = "bulk") -> None:
+    """Wait until the server posts to a subscription of this PV, in that lane, whose first update has come.
 
-    An IOC posts the first event of a subscription before it enables those that follow (event_add_action of rsrv). So
-    when the first has come, what is put then by another circuit, or in the IOC itself, may still not be told.
+    It sends that one before it begins to post (event_add_action of rsrv/camessage.c): what another circuit puts
+    in between is lost. An answer on the subscription's own circuit comes after both.
     """
     from epicsx import _ca
 
-    _ca.core(name, 0, _ca.context(lane)).get(timeout=20.0)
+    found = _ca.core(name, 0, _ca.context(lane))
+    found.get(timeout=20.0)
 
 
 def threads_settle(before: Collection[threading.Thread], timeout: float = 5.0) -> None:
