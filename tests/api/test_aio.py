@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import asyncio
-import contextlib
 import gc
 import logging
 import pickle
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from support import idle, wait_until
 from support.coroutines import run, until, write
+from support.records import endless
 
 from epicsx import (
     DBR,
@@ -115,6 +115,7 @@ def test_a_list_wakes_the_loop_once(ioc: SoftIOC) -> None:
     async def main() -> None:
         names = [ioc[f"bulk:{i:04d}"] for i in range(300)]
         await aio.connect(names)
+        await aio.caget(names)  # what connecting may have left in the inbox is taken
         before = aio.counts().wakes
         assert len(await aio.caget(names)) == 300
         assert aio.counts().wakes == before + 1
@@ -353,26 +354,25 @@ def test_what_goes_wrong_is_told(ioc: SoftIOC) -> None:
     run(main())
 
 
-def test_a_slow_record_times_out(ioc: SoftIOC) -> None:
-    idle(ioc, "slow2")
+def test_a_slow_record_times_out(spare_ioc: Callable[..., SoftIOC]) -> None:
+    server = spare_ioc(endless())
 
     async def main() -> None:
-        with Channel(ioc["slow2"]) as channel:
-            await channel.aconnect()
+        with Channel(server["endless0"]) as channel:
+            await channel.aconnect(20.0)
             with pytest.raises(CATimeoutError, match=r"after 0\.05 seconds"):
                 await channel.aput(1, wait=True, timeout=0.05)
             await until(lambda: aio.counts().requests == 0)
 
     run(main())
-    idle(ioc, "slow2")
 
 
-def test_a_cancelled_task_lets_go(ioc: SoftIOC) -> None:
-    idle(ioc, "slow2")
+def test_a_cancelled_task_lets_go(ioc: SoftIOC, spare_ioc: Callable[..., SoftIOC]) -> None:
+    server = spare_ioc(endless())
 
     async def main() -> None:
-        with Channel(ioc["slow2"]) as channel:
-            await channel.aconnect()
+        with Channel(server["endless0"]) as channel:
+            await channel.aconnect(20.0)
             tasks = [
                 asyncio.create_task(channel.aput(1, wait=True)),
                 asyncio.create_task(aio.caget([ioc["nobody"], ioc["ao"]])),
@@ -389,7 +389,6 @@ def test_a_cancelled_task_lets_go(ioc: SoftIOC) -> None:
     before = aio.lost()
     run(main())
     assert aio.lost() == before
-    idle(ioc, "slow2")
 
 
 def test_a_large_put_is_a_copy_handed_over_by_a_thread(ioc: SoftIOC) -> None:
@@ -471,9 +470,13 @@ def test_smaller_arrays_do_not_hold_up_the_loop(spare_ioc: Callable[..., SoftIOC
         await asyncio.to_thread(server.pause)
         timer = threading.Timer(15, rescue)
         timer.start()
-        some = [asyncio.create_task(aio.caput(name, [float(i)] * 30_000)) for i in range(80)]
+        some = [
+            asyncio.create_task(aio.caput(name, [float(i)] * 30_000, timeout=30.0))
+            for i in range(80)
+        ]
         lists = [
-            asyncio.create_task(aio.caput([name], [[float(i)] * 30_000])) for i in range(80, 100)
+            asyncio.create_task(aio.caput([name], [[float(i)] * 30_000], timeout=30.0))
+            for i in range(80, 100)
         ]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -542,7 +545,8 @@ def test_an_async_callback_is_not_called_while_it_runs(ioc: SoftIOC) -> None:
         other = aio.camonitor(ioc["longout"], seen.append, all_updates=True)
         await inside.wait()
         await asyncio.to_thread(write, ioc["longout"], *range(1, 11))
-        await until(lambda: seen[-1] == 10)  # an answer to a put may come before its update
+        # An answer to a put may come before its update, which the two subscriptions hear of one after the other.
+        await until(lambda: seen and seen[-1] == 10 and subscription.dropped_callbacks == 9)
         other.close()
         assert told == [0]
         go_on.set()
@@ -711,7 +715,7 @@ def test_closed_at_once(ioc: SoftIOC) -> None:
         await aio.connect(ioc["ao"])
         aio.camonitor(ioc["ao"], never).close()
         await asyncio.sleep(0.05)
-        assert aio.counts() == (aio.counts().wakes, 0, 0)
+        assert aio.counts()[1:] == (0, 0)
         with pytest.raises(BadTypeError):
             aio.camonitor(ioc["ao"], None)  # type: ignore[call-overload]
         with pytest.raises(BadValueError):
@@ -762,14 +766,16 @@ def test_exit_with_everything_open(ioc: SoftIOC) -> None:
             aio.camonitor(P + "cnt:100hz", lambda value: None)
             flow = aio.updates(P + "cnt:100hz")
             await anext(flow)
+            await aio.connect(P + "slow2", timeout=20)
             asyncio.ensure_future(aio.caput(P + "slow2", 1, wait=True))
             await asyncio.sleep(0.05)
+            await aio.caget(P + "slow2", timeout=20)  # so the server has had the put
             print("over")
         asyncio.run(main())
     """
+    idle(ioc, "slow2")
     result = run_python(script, ioc.prefix, env={**ioc.env, "PYTHONWARNINGS": "error"})
     assert result.stdout == "over\n"
     lines = [line for line in result.stderr.splitlines() if "waited for it are lost" not in line]
     assert lines == []
-    with contextlib.suppress(AssertionError):
-        idle(ioc, "slow2")
+    idle(ioc, "slow2")

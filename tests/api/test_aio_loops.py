@@ -8,12 +8,13 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
-from support import idle, threads_settle, wait_until
+from support import threads_settle, wait_until
 from support.coroutines import run, until, write
+from support.records import endless
 
 from epicsx import CAError, Channel, _bulk, _request, aio
 from epicsx._aioloop import current
@@ -83,7 +84,6 @@ def test_a_loop_that_is_closed_loses_its_own_events_alone(
 
 
 def test_a_loop_that_ends_counts_what_nobody_took(ioc: SoftIOC) -> None:
-    idle(ioc, "slow2")
     before = aio.lost()
 
     async def main() -> None:
@@ -110,7 +110,9 @@ def test_loops_that_end_while_events_arrive(ioc: SoftIOC) -> None:
         with Channel(ioc["chain:go"]) as channel:
             number = 0
             while not stop.wait(0.001):
-                channel.put(number := number + 1)
+                # Each when the one before is done: that takes milliseconds, and what had piled up in the server would
+                # delay the tests after this one by seconds.
+                channel.put(number := number + 1, wait=True, timeout=30.0)
 
     async def main() -> list[aio.Updates]:
         flows = [aio.updates(ioc[f"chain:{i:04d}"]) for i in range(100)]
@@ -133,7 +135,7 @@ def test_loops_that_end_while_events_arrive(ioc: SoftIOC) -> None:
         assert aio.lost() - before == dropped
     finally:
         stop.set()
-        poster.join(10)
+        poster.join(30)
 
 
 @pytest.mark.parametrize("timeout", [5.0, None])
@@ -167,16 +169,18 @@ def test_generators_have_their_answers_when_the_loop_ends(
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["loop's thread", "another"])
-def test_who_still_waits_is_told_that_the_loop_ends(elsewhere: bool, ioc: SoftIOC) -> None:
+def test_who_still_waits_is_told_that_the_loop_ends(
+    elsewhere: bool, ioc: SoftIOC, spare_ioc: Callable[..., SoftIOC]
+) -> None:
     loop = asyncio.new_event_loop()
-    idle(ioc, "slow2")
+    server = spare_ioc(endless())
 
     async def begun() -> list[asyncio.Task[Any]]:
-        await aio.connect([ioc["ao"], ioc["slow2"]])
+        await aio.connect([ioc["ao"], server["endless0"]], timeout=20.0)
         tasks = [
             asyncio.create_task(aio.connect(ioc["nobody"], timeout=None)),
             asyncio.create_task(aio.caget([ioc["ao"], ioc["nobody"]], timeout=None, throw=False)),
-            asyncio.create_task(aio.caput(ioc["slow2"], 1, wait=True, timeout=None)),
+            asyncio.create_task(aio.caput(server["endless0"], 1, wait=True, timeout=None)),
             asyncio.create_task(Channel(ioc["nobody"]).aget(timeout=None)),
         ]
         await until(lambda: aio.counts().requests == 4)
@@ -197,7 +201,6 @@ def test_who_still_waits_is_told_that_the_loop_ends(elsewhere: bool, ioc: SoftIO
         assert "the event loop is ending" in str(error)
     assert isinstance(one, aio.CANothing)
     assert not many[1].ok
-    idle(ioc, "slow2")
 
 
 def test_nothing_begins_for_an_end_that_is_closed(ioc: SoftIOC) -> None:

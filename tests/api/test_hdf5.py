@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from support import Client, run_python, start_python, wait_until
+from support import Client, posting, run_python, start_python, wait_until
 
 import epicsx
 from epicsx import (
@@ -111,6 +111,7 @@ def opened(name: str, **options: Any) -> epicsx.Stream:
     options.setdefault("depth", 1000)  # a busy machine may be slow to write
     stream = epicsx.stream(name, **options).connect(20.0)
     wait_until(lambda: stream.ledger.received)
+    posting(name)
     return stream
 
 
@@ -334,7 +335,7 @@ def test_it_is_read_while_it_grows(waves: SoftIOC, tmp_path: Path) -> None:
             def reached(upto: int) -> bool:
                 return rows() == upto
 
-            wait_until(partial(reached, 1))
+            wait_until(partial(reached, 1), 30.0)
             for upto in (20, 200):
                 feeder.put(*(np.full(100, i) for i in range(len(feeder.sent), upto)))
                 wait_until(partial(reached, upto))  # without reopening it
@@ -355,7 +356,7 @@ def _flagged(path: Path) -> bool:
 
 WRITER = """
 import sys, epicsx
-stream = epicsx.stream(sys.argv[1], coherent=False, depth=1000)
+stream = epicsx.stream(sys.argv[1], coherent=False, depth=10000)
 print("recording")
 stream.to_hdf5(sys.argv[2], compression=sys.argv[3] or None, progress=lambda p: print(p.frames))
 """
@@ -411,7 +412,9 @@ def _fed(channel: Channel, client: Client) -> None:
     thread = threading.Thread(target=listen)
     thread.start()
     number = 0
-    while not told.is_set() and number < 100_000:
+    while (
+        not told.wait(0.001) and number < 100_000
+    ):  # in all its ring holds, the client may stand still for 10 s
         number += 1
         channel.put(np.full(100, number), wait=True)
     thread.join(20)
@@ -522,7 +525,9 @@ def test_ctrl_c_loses_nothing(waves: SoftIOC, tmp_path: Path) -> None:
         def feed() -> None:
             with Channel(name) as mine:
                 number = 0
-                while not stop.is_set():
+                while not stop.wait(
+                    0.001
+                ):  # in all its ring holds, the client may stand still for 10 s
                     number += 1
                     mine.put(np.full(100, number), wait=True)
 
@@ -822,9 +827,10 @@ def test_a_full_disk_is_an_error_and_an_end(ioc: SoftIOC, tmp_path: Path) -> Non
     result = run_python(
         """
         import errno, resource, sys, epicsx
-        from epicsx import _hdf5
+        from epicsx import _ca, _hdf5
         stream = epicsx.stream(sys.argv[1])
         stream.read(20)
+        _ca.core(sys.argv[1], 0, _ca.context(stream.lane)).get(timeout=20.0)  # it is told of puts now
         channel = epicsx.Channel(sys.argv[1]).connect(20.0)
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)
         def abandon(writer, abandon=_hdf5.Writer._abandon):

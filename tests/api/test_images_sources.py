@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import wait_until
+from support import posting, wait_until
 
 import epicsx
 from epicsx.testing import AreaDetectorIOC, SoftIOC, recorded_frames
@@ -35,10 +35,11 @@ def test_frames_of_real_cameras_are_served_and_read(
     ioc = detector(ftvl="USHORT", nelements=128 * 128)
     # rows 40 to 79 by the server's filter, as only whole frames can be read out of a growing file
     with (
-        epicsx.images(ioc.image_prefix).connect(20.0) as stream,
-        epicsx.images(ioc.image_prefix, roi=(40, 80)).connect(20.0) as band,
+        epicsx.images(ioc.image_prefix, patience=5.0).connect(20.0) as stream,
+        epicsx.images(ioc.image_prefix, roi=(40, 80), patience=5.0).connect(20.0) as band,
     ):
         wait_until(lambda: stream._feed._empty == 1 and band._feed._empty == 1)
+        posting(ioc.image_prefix + "ArrayData")
         for number, frame in enumerate(ccd, 1):
             ioc.send(frame)
             for image, wanted in ((stream.read(20), frame), (band.read(20), frame[40:80])):
@@ -56,8 +57,9 @@ def test_compressed_frames_of_real_cameras(
 ) -> None:
     pytest.importorskip("imagecodecs")
     ioc = detector(ftvl="USHORT", nelements=128 * 128)
-    with epicsx.images(ioc.image_prefix).connect(20.0) as stream:
+    with epicsx.images(ioc.image_prefix, patience=5.0).connect(20.0) as stream:
         wait_until(lambda: stream._feed._empty == 1)
+        posting(ioc.image_prefix + "ArrayData")
         for frame in ccd:
             ioc.send(frame, codec=codec)
             image = stream.read(20)
@@ -76,11 +78,13 @@ def test_a_recording_of_ours_is_served_again(
     ioc.send(ccd[0])  # a full array, so that the file's first row is one
     with epicsx.stream(name, depth=8) as stream:
         first = stream.read(20)
+        posting(name)
         ioc.play(ccd[1:], 20.0)
         stream.to_hdf5(tmp_path / "run.h5", frames=2)
     np.testing.assert_array_equal(first.data, ccd[0].reshape(-1))
-    with epicsx.images(ioc.image_prefix).connect(20.0) as images:
+    with epicsx.images(ioc.image_prefix, patience=5.0).connect(20.0) as images:
         np.testing.assert_array_equal(images.read(20).data, ccd[2])
+        posting(name)
         assert ioc.replay(tmp_path / "run.h5", 20.0, shape=(128, 128), dtype="uint16") == 2
         for frame in ccd[1:]:
             np.testing.assert_array_equal(images.read(20).data, frame)
@@ -140,11 +144,14 @@ def test_what_can_be_replayed(tmp_path: Path, ccd: list[np.ndarray[Any, Any]]) -
 def test_the_roi_plugin_is_found(detector: Callable[..., AreaDetectorIOC]) -> None:
     ioc = detector(roi="ROI1:")
     ioc.send(numbered_frame(1, SHAPE))
-    with epicsx.images(ioc.image_prefix, roi=(2, 6, 4, 9), roi_plugin="auto") as stream:
+    region: Any = (2, 6, 4, 9)
+    with epicsx.images(ioc.image_prefix, roi=region, roi_plugin="auto", patience=5.0) as stream:
         assert stream.connected
         assert stream.roi_by == "plugin"
         corner = [ioc.read(f"ROI1:{n}") for n in ("MinX", "SizeX", "MinY", "SizeY")]
         assert corner == ["4", "5", "2", "4"]
+        wait_until(lambda: stream.ledger.received == 1)
+        posting(ioc.image_prefix + "ArrayData")
         ioc.send(numbered_frame(2, SHAPE))
         wait_until(lambda: stream.ledger.received == 2)
         image = stream.read(20)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from support import idle, takes, wait_until
+from support.records import endless
 
 from epicsx import (
     AccessError,
@@ -260,13 +260,13 @@ def test_a_rejected_put_without_wait_is_counted_and_logged(
 
 
 def test_wait_ends_with_the_processing(ioc: SoftIOC) -> None:
-    idle(ioc)
-    ioc.write("slow:done", 0)
+    def before() -> None:
+        idle(ioc)
+        ioc.write("slow:done", 0)
+
     with Channel(ioc["slow"]) as channel, Channel(ioc["slow:done"]) as done:
         channel.connect()
-        began = time.monotonic()
-        channel.put(1.0, wait=True)
-        assert 0.25 < time.monotonic() - began < 2.0
+        takes(0.25, 2.0, lambda: channel.put(1.0, wait=True), before=before)
         assert done.get().value == 1.0
 
 
@@ -301,30 +301,35 @@ def test_a_callback_gets_the_timeout(ioc: SoftIOC) -> None:
     with Channel(ioc["slow2"]) as channel:
         channel.connect()
         channel.put(1.0, timeout=0.2, callback=told.append)
-        wait_until(lambda: told, 2.0)
-        assert isinstance(told[0], CATimeoutError)
+        wait_until(lambda: told)
+        assert isinstance(told[0], CATimeoutError)  # the answer comes after 2 s
         idle(ioc, "slow2")
         assert len(told) == 1  # the late answer is nobody's
 
 
-def test_close_takes_back_what_waits(ioc: SoftIOC) -> None:
-    # One each: the server's thread lets only one put with completion per channel in.
-    idle(ioc)
-    idle(ioc, "slow2")
+def test_close_takes_back_what_waits(spare_ioc: Callable[..., SoftIOC]) -> None:
+    # Two of them each time: the server's thread lets only one put with completion per channel in.
+    own = spare_ioc(endless(10))
+    records = iter(range(10))
+    channels: list[Channel] = []
+    requests: list[Any] = []
     told: list[BaseException | None] = []
-    one, two = Channel(ioc["slow2"]), Channel(ioc["slow"])
-    one.connect()
-    two.connect()
-    request = one.put_async(1.0)
-    two.put(2.0, callback=told.append)
-    began = time.monotonic()
-    one.close()
-    two.close()
-    with pytest.raises(CAError, match=r"slow2.*closed"):
-        request.result(5.0)
-    wait_until(lambda: told)
-    assert isinstance(told[0], CAError)
-    assert time.monotonic() - began < 0.25
+
+    def before() -> None:
+        told.clear()
+        channels[:] = [Channel(own[f"endless{next(records)}"]).connect(20.0) for _ in range(2)]
+        requests[:] = [channels[0].put_async(1.0)]
+        channels[1].put(2.0, callback=told.append)
+
+    def close() -> None:
+        for channel in channels:
+            channel.close()
+        with pytest.raises(CAError, match=r"endless.*closed"):
+            requests[0].result(5.0)
+        wait_until(lambda: told)
+        assert isinstance(told[0], CAError)
+
+    takes(0.0, 0.25, close, before=before)
 
 
 def test_close_of_one_handle_leaves_the_requests_of_another(ioc: SoftIOC) -> None:

@@ -23,7 +23,7 @@ def lab() -> Iterator[dict[str, str]]:
     loopback = Loopback(spare=2)
     # The snippets' processes would leave one behind.
     own = Repeater(loopback.repeater_port).start()
-    assert own.wait()
+    assert own.wait(20.0)
     repeater: dict[str, Any] = {"repeater_port": loopback.repeater_port}
     camera = AreaDetectorIOC(
         prefix="13SIM1:",

@@ -55,7 +55,7 @@ def test_snippets(
     listed = tmp_path / "snippets.json"
     listed.write_text(json.dumps(told), encoding="utf-8")
     monkeypatch.chdir(tmp_path)  # files that they write
-    result = run_python(RUNNER, str(listed), given, COMMAND, env=lab, timeout=60.0)
+    result = run_python(RUNNER, str(listed), given, COMMAND, env=lab, timeout=110.0)
     assert str(script[-1]) in result.stderr
 
 

@@ -40,11 +40,12 @@ def test_the_example(tmp_path: Path) -> None:
     assert "5 passed" in result.stdout
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("snippet", ALONE, ids=str)
 def test_the_snippets(snippet: Snippet) -> None:
     if "MotorIOC" in snippet.code:
         pytest.importorskip("caproto")
-    result = run_python(snippet.code)
+    result = run_python(snippet.code, timeout=100.0)
     assert (result.stdout, result.stderr) == ("", "")
 
 
@@ -105,11 +106,12 @@ def test_a_fake_server(fake_server):
 }
 
 
+@pytest.mark.timeout(180)  # as above
 def test_the_fixtures(tmp_path: Path) -> None:
     pytest.importorskip("caproto")
     for name, text in OWN.items():
         (tmp_path / name).write_text(text)
-    result = run_python(RUN, str(tmp_path), "--epicsx-loopback", "-p", "no:randomly", timeout=55.0)
+    result = run_python(RUN, str(tmp_path), "--epicsx-loopback", "-p", "no:randomly", timeout=170.0)
     assert "4 passed" in result.stdout
 
 

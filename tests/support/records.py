@@ -96,6 +96,20 @@ def bulk(length: int) -> str:
     )
 
 
+def endless(length: int = 1) -> str:
+    """Return ao records `endless0` and so on: the first put to each, with completion, ends after a minute."""
+    return "".join(
+        f"""
+        record(ao, "$(P)endless{n}") {{ field(FLNK, "$(P)endless{n}:seq") }}
+        record(seq, "$(P)endless{n}:seq") {{
+            field(DLY1, "60") field(DOL1, "1") field(LNK1, "$(P)endless{n}:done.PROC PP")
+        }}
+        record(calc, "$(P)endless{n}:done") {{}}
+        """
+        for n in range(length)
+    )
+
+
 def latin1() -> bytes:
     """Return a record whose description is no UTF-8, as many an old database has it."""
     text = 'record(ao, "$(P)latin1") { field(DESC, "Température 20 µm") }\n'

@@ -82,6 +82,11 @@ def idle(ioc: SoftIOC, record: str = "slow") -> None:
 
     A record that processes is not processed again, so the put's chain would end before it.
     """
+    from epicsx import Channel
+
+    with Channel(ioc[record]) as channel:
+        # A put that nobody has waited for may not have reached the record: of a circuit the server takes all in order.
+        channel.get(timeout=20.0)
     wait_until(lambda: ioc.read(f"{record}:seq.PACT") == "0", every=0.05)
 
 
