@@ -52,6 +52,25 @@ def port_is_free(number: int) -> bool:
     return True
 
 
+def is_taken(number: int) -> bool:
+    """Whether somebody has the repeater's port, asked without taking it: a repeater that starts may want it just then.
+
+    An empty datagram is what a repeater registers a client by (repeater.cpp, ca_repeater); it forgets those that
+    are gone.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.settimeout(0.005)  # the refusal is there when send returns; a repeater answers from another port
+        try:
+            probe.connect(("127.0.0.1", number))
+            probe.send(b"")
+            probe.recv(1)
+        except ConnectionError:
+            return False
+        except TimeoutError:
+            pass
+    return True
+
+
 def _spawn(path: Path) -> None:
     # The program closes what it inherits, leaves our session and our terminal, and forks twice:
     # the process we start ends at once and is waited for, the repeater is nobody's child.
@@ -87,7 +106,7 @@ def start(timeout: float = 1.0) -> bool:
             return False
         _spawn(path)
         deadline = time.monotonic() + timeout
-        while port_is_free(number):
+        while not is_taken(number):
             if time.monotonic() >= deadline:
                 _log.warning("caRepeater has not taken UDP port %d within %g s", number, timeout)
                 return False

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,8 +15,8 @@ from pathlib import Path
 import pytest
 from support import run_python, wait_until
 
+from epicsx._repeater import is_taken
 from epicsx.cli import COMMANDS, bench, command_parser, main
-from epicsx.testing.ports import LOOPBACK
 
 HEAVY = "numpy epicsx._ca epicsx._dbr epicsx._channel socket ssl asyncio h5py rich"
 
@@ -194,21 +193,6 @@ def test_bench_hands_its_words_on() -> None:
 # ---- repeater
 
 
-def _is_bound(port: int) -> bool:
-    """Whether somebody has the UDP port; not by taking it, as the repeater may want it at that moment."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.settimeout(0.2)
-        probe.connect((LOOPBACK, port))
-        try:
-            probe.send(b"")
-            probe.recv(1)
-        except ConnectionRefusedError:
-            return False
-        except TimeoutError:
-            pass
-        return True
-
-
 def test_repeater(free_port: Callable[[], int]) -> None:
     port = free_port()
     env = {**os.environ, "EPICS_CA_REPEATER_PORT": str(port)}
@@ -216,7 +200,7 @@ def test_repeater(free_port: Callable[[], int]) -> None:
     start = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(words, env=env, stderr=subprocess.PIPE, preexec_fn=start) as repeater:
         try:
-            wait_until(lambda: _is_bound(port), 30.0, message="the repeater has its port")
+            wait_until(lambda: is_taken(port), 30.0, message="the repeater has its port")
             other = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
             assert (other.returncode, other.stdout) == (1, "")
             assert other.stderr == (

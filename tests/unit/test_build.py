@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -301,6 +302,28 @@ def test_the_repeater_inherits_neither_files_nor_blocked_signals(port: int) -> N
     assert {f for f in files if not f.startswith("socket:")} == {"/dev/null"}
     status = Path(f"/proc/{pid}/status").read_text()
     assert re.search(r"SigBlk:\s*0+\n", status)
+
+
+@linux
+def test_whether_the_port_is_taken_is_asked_without_taking_it(port: int) -> None:
+    assert not _repeater.is_taken(port)
+    stop = threading.Event()
+    asking = threading.Thread(
+        target=lambda: [_repeater.is_taken(port) for _ in iter(stop.is_set, True)]
+    )
+    asking.start()  # which would now and then have the port when somebody wants it
+    try:
+        for _ in range(2000):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+                other.bind(("", port))
+    finally:
+        stop.set()
+        asking.join()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("", port))
+        assert _repeater.is_taken(port)
+    assert _repeater.start(timeout=20.0)
+    assert _repeater.is_taken(port)
 
 
 @linux

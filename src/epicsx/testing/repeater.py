@@ -7,13 +7,14 @@ for each test run. Clients that find the port taken start none.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
 import time
 import weakref
 from pathlib import Path
+
+from epicsx._repeater import is_taken
 
 _MAIN = Path(__file__).with_name("_repeater_main.py")
 _PROGRAM = Path(__file__).parent.parent / "bin" / "caRepeater"
@@ -61,15 +62,11 @@ class Repeater:
     def wait(self, timeout: float = 5.0) -> bool:
         """Whether the port is taken, waiting for that."""
         deadline = time.monotonic() + timeout
-        while True:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-                try:
-                    probe.bind(("", self.port))
-                except OSError:
-                    return True
+        while not is_taken(self.port):
             if time.monotonic() > deadline or not self.running:
                 return False
             time.sleep(0.005)
+        return True
 
     def stop(self) -> None:
         """End it, if it runs."""

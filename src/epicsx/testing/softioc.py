@@ -279,7 +279,7 @@ class SoftIOC:
         process.paused = True
         # The signal is sent, not yet obeyed. Looking without reaping leaves the exit code to Popen.
         if hasattr(os, "waitid"):
-            deadline = time.monotonic() + 2.0
+            deadline = time.monotonic() + 10.0
             look = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG
             while os.waitid(os.P_PID, process.popen.pid, look) is None:
                 if time.monotonic() > deadline:
