@@ -59,7 +59,9 @@ def is_taken(number: int) -> bool:
     are gone.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.settimeout(0.005)  # the refusal is there when send returns; a repeater answers from another port
+        probe.settimeout(
+            0.005
+        )  # the refusal is there when send returns; a repeater answers from another port
         try:
             probe.connect(("127.0.0.1", number))
             probe.send(b"")
