@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import math
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import posting, threads_settle, wait_until
+from support.monitors import dispatcher_held
 
 import epicsx
 from epicsx import BadTypeError, BadValueError, CAError, CATimeoutError, Frame, Image, ImageStream
@@ -423,24 +423,6 @@ def beside(stream: ImageStream, key: str) -> int:
     return int(subscription.stats.received)
 
 
-@contextlib.contextmanager
-def lane_held_up(ioc: AreaDetectorIOC) -> Iterator[None]:
-    """A callback stands still on the dispatcher of the images' lane."""
-    held, go_on = threading.Event(), threading.Event()
-
-    def hold_up(_: Any) -> None:
-        held.set()
-        go_on.wait(30)
-
-    with epicsx.Channel(ioc.prefix + "image1:ArrayCounter_RBV", lane="bulk") as channel:
-        channel.subscribe(hold_up)
-        try:
-            assert held.wait(20)
-            yield
-        finally:
-            go_on.set()
-
-
 @pytest.mark.parametrize("clock", ["stamp", "arrival"])
 def test_a_callback_that_holds_up_the_lane(
     detector: Callable[..., AreaDetectorIOC], watch: Callable[..., ImageStream], clock: Any
@@ -452,7 +434,7 @@ def test_a_callback_that_holds_up_the_lane(
     assert stream._feed._clock == clock
     modes = [("Mono", "Bayer")[number // 3 % 2] for number in range(21)]
     stream._feed._joiner.held_up = 60 * 10**9  # a busy machine takes seconds for the sending
-    with lane_held_up(ioc):
+    with dispatcher_held(ioc.prefix + "image1:ArrayCounter_RBV", "bulk"):
         for number in range(1, 21):  # of one size, so that only ColorMode_RBV tells
             ioc.send(numbered_frame(number, SHAPE), color_mode=modes[number])
             wait_until(partial(received, stream, number))
@@ -477,7 +459,7 @@ def test_a_callback_that_holds_up_the_lane_for_too_long(
     stream = watch(ioc, patience=0.05)
     settled(ioc, stream)
     stream._feed._joiner.held_up = 100_000_000
-    with lane_held_up(ioc):
+    with dispatcher_held(ioc.prefix + "image1:ArrayCounter_RBV", "bulk"):
         ioc.send(numbered_frame(1, SHAPE))
         wait_until(lambda: stream.unmatched == 1)
         assert stream.problem == "the updates of its PVs wait to be delivered"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from support import idle, takes, wait_until
+from support import connected, idle, takes, wait_until
 
 from epicsx import (
     AccessError,
@@ -28,17 +27,6 @@ from epicsx import (
 from epicsx.testing import SoftIOC
 
 pytestmark = pytest.mark.core
-
-
-@contextlib.contextmanager
-def connected(*names: str) -> Iterator[None]:
-    """Keeps these connected: so that in a short time only others fail, however slow the machine is."""
-    channels = connect(names, timeout=20.0)
-    try:
-        yield
-    finally:
-        for channel in channels:
-            channel.close()
 
 
 def test_connect_gives_channels_in_order(ioc: SoftIOC) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import errno
 import json
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import ELEMENT_TYPES, run_python, wait_until
+from support import ELEMENT_TYPES, connected, run_python, wait_until
 
 from epicsx import (
     AccessError,
@@ -64,17 +63,6 @@ WRITTEN = {
     "w:char": np.arange(4, dtype=np.uint8),
     "w:string": ["a", "", "c"],
 }
-
-
-@contextlib.contextmanager
-def connected(*names: str) -> Iterator[None]:
-    """Keeps these connected: so that in a short time only others fail, however slow the machine is."""
-    channels = connect(names, timeout=20.0)
-    try:
-        yield
-    finally:
-        for channel in channels:
-            channel.close()
 
 
 @pytest.fixture

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from support.records import ELEMENT_TYPES, access_security, core_database
 from support.subprocesses import Client, Result, finished, run_python, start_python
-from support.waiting import idle, long_enough, posting, takes, threads_settle, wait_until
+from support.waiting import connected, idle, long_enough, posting, takes, threads_settle, wait_until
 
 __all__ = [
     "ELEMENT_TYPES",
     "Client",
     "Result",
     "access_security",
+    "connected",
     "core_database",
     "finished",
     "idle",

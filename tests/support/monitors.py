@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from support.waiting import wait_until
 
@@ -23,17 +23,17 @@ def heard(pv: PV) -> None:
 
 
 @contextmanager
-def dispatcher_held(name: str) -> Iterator[None]:
-    """Keep the dispatcher in a callback of that PV: in the block it tells nobody anything and has no other PV."""
+def dispatcher_held(name: str, lane: Literal["auto", "bulk"] = "auto") -> Iterator[None]:
+    """Keep a lane's dispatcher in a callback of that PV: in the block it tells nobody anything and has no other PV."""
     from epicsx import Channel
 
     busy, go_on = threading.Event(), threading.Event()
 
     def hold(sample: Sample) -> None:
         busy.set()
-        assert go_on.wait(20.0)
+        assert go_on.wait(40.0)
 
-    with Channel(name) as channel, channel.subscribe(hold):
+    with Channel(name, lane=lane) as channel, channel.subscribe(hold):
         assert busy.wait(20.0)
         try:
             yield

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -100,6 +101,19 @@ def posting(name: str, lane: Literal["default", "bulk"] = "bulk") -> None:
 
     found = _ca.core(name, 0, _ca.context(lane))
     found.get(timeout=20.0)
+
+
+@contextmanager
+def connected(*names: str) -> Iterator[None]:
+    """Keep these connected: so that in a short time only others fail, however slow the machine is."""
+    from epicsx import connect
+
+    channels = connect(names, timeout=20.0)
+    try:
+        yield
+    finally:
+        for channel in channels:
+            channel.close()
 
 
 def threads_settle(before: Collection[threading.Thread], timeout: float = 5.0) -> None:
