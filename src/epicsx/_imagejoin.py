@@ -212,10 +212,7 @@ class Joiner(Generic[T]):
             if late:
                 self._given_up = True
                 return self._without(frame)
-            if waited and now >= frame.deadline + self.held_up:
-                self._given_up = True
-                return Joined(frame.payload, None, problem=UNTOLD)
-            return None
+            return self._held_up(frame, now)
         end = max(frame.time, number.time)
         if by == "counter":
             end += self.settle
@@ -224,8 +221,8 @@ class Joiner(Generic[T]):
                 end = min(end, self._frames[1].time - 1)
             elif not late and now < frame.deadline - self.patience + self.settle:
                 return None
-            if not late and not self._told(end) and now < frame.deadline + self.held_up:
-                return None
+            if not late and not self._told(end):
+                return self._held_up(frame, now)
         self._given_up = False
         gap = abs(number.time - frame.time)
         if by == "unique_id" and 0 < gap <= self._within(4):
@@ -233,6 +230,13 @@ class Joiner(Generic[T]):
         self._forget(number, by)
         self._end = end
         return self._read(frame, self._mode(end), number.value, by)
+
+    def _held_up(self, frame: _Frame[T], now: int) -> Joined[T] | None:
+        """What becomes of a frame while what has come may not be told: it waits, but not for ever."""
+        if now < frame.deadline + self.held_up:
+            return None
+        self._given_up = True
+        return Joined(frame.payload, None, problem=UNTOLD)
 
     def _number(self, frame: _Frame[T], numbers: deque[_Number], late: bool) -> _Number | None:
         """The number that belongs to a frame; None while that is not sure, and when there is none."""

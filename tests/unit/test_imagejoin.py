@@ -422,6 +422,13 @@ def test_a_mode_behind_the_counter_that_waits_to_be_told() -> None:
     told.until(451)
     assert told.numbers[3:] == [(4, 4)]
     assert told.modes[3] == "Bayer"
+    # Not for ever: then its mode is not known.
+    told.behind = True
+    told.data(500, 5).news(500.1, "counter", 5)
+    told.until(2649)
+    assert len(told.given) == 4
+    told.until(2650)
+    assert told.modes[4] == "the updates of its PVs wait to be delivered"
 
 
 def test_a_burst_far_before_its_data_does_not_shift_those_that_follow() -> None:
