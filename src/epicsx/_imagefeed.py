@@ -103,17 +103,11 @@ class _Source:
         self._subscription.time_arrivals()
 
     def _told(self, sample: Sample) -> None:
-        try:
-            made = self._subscription
-            came = time.time_ns() - (0 if made is None else made.age_ns)
-            self._feed._news(self, sample.value, sample.timestamp_ns, came)
-        finally:
-            self.count()
-
-    def count(self) -> None:
-        """What the dispatcher has in hand has been told. Thread: the dispatcher."""
         made = self._subscription
-        self._heard = self._heard + 1 if made is None else made.stats.delivered
+        came = time.time_ns() - (0 if made is None else made.age_ns)
+        with self._feed.lock:  # who asks whether all has been told finds it heard, too
+            self._heard = self._heard + 1 if made is None else made.stats.delivered
+            self._feed._news(self, sample.value, sample.timestamp_ns, came)
 
     @property
     def caught_up(self) -> bool:
@@ -207,7 +201,6 @@ class Feed:
         elif key == "dims":
             value = (int(value),)
         with self.lock:
-            source.count()
             if self.closed:
                 return  # all is counted
             if source.known:
