@@ -59,9 +59,8 @@ def is_taken(number: int) -> bool:
     are gone.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.settimeout(
-            0.005
-        )  # the refusal is there when send returns; a repeater answers from another port
+        # The refusal is there when `send` returns; a repeater answers from another port, which is not heard here.
+        probe.settimeout(0.005)
         try:
             probe.connect(("127.0.0.1", number))
             probe.send(b"")

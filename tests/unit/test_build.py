@@ -376,7 +376,7 @@ def test_the_repeater_in_the_foreground_for_service_managers(port: int) -> None:
     ) as process:
         try:
             wait_for(lambda: repeaters(port) == [process.pid], "our process became the repeater")
-            wait_for(lambda: not _repeater.port_is_free(port), "the repeater has its port")
+            wait_for(lambda: _repeater.is_taken(port), "the repeater has its port")
             assert process.poll() is None
         finally:
             process.terminate()
