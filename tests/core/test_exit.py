@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from support import Result, run_python, start_python, wait_until
+from support import Result, run_python, soon, start_python, wait_until
 
 from epicsx.testing import SoftIOC
 
@@ -58,14 +58,6 @@ print("end", time.monotonic(), flush=True)
 """
 
 
-def _soon(attempt: Callable[[], float], limit: float = LIMIT) -> None:
-    """Fail unless one of five ends took less than `limit`: a machine that puts the program aside does so once."""
-    seconds: list[float] = []
-    while not seconds or seconds[-1] >= limit:
-        assert len(seconds) < 5, seconds
-        seconds.append(attempt())
-
-
 def _once(
     script: str, ioc: SoftIOC, ready: Callable[[], None] | None = None
 ) -> tuple[Result, float]:
@@ -103,7 +95,7 @@ def _run(
         results.append(result)
         return seconds
 
-    _soon(attempt, limit)
+    soon(limit, attempt)
     return results[-1]
 
 
@@ -239,7 +231,7 @@ def test_with_an_unhandled_exception(server: SoftIOC) -> None:
         assert len(lines) < 6
         return seconds
 
-    _soon(attempt)
+    soon(LIMIT, attempt)
 
 
 def test_users_exit_handlers_run_first_and_may_use_channels(server: SoftIOC) -> None:
@@ -339,7 +331,7 @@ def _arrive(script: str, own_ioc: Callable[..., SoftIOC]) -> None:
         _count(ioc, 2000)
         return seconds
 
-    _soon(attempt)
+    soon(LIMIT, attempt)
 
 
 def test_a_put_of_a_forked_child_whose_channel_has_gone_arrives(
@@ -513,7 +505,7 @@ print("end", time.monotonic(), flush=True)
         began, over = (float(line.split()[1]) for line in result.stdout.splitlines())
         return over - began
 
-    _soon(attempt)
+    soon(LIMIT, attempt)
 
 
 def test_while_a_dead_circuit_is_left(server: SoftIOC) -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from support.records import ELEMENT_TYPES, access_security, core_database
 from support.subprocesses import Client, Result, finished, run_python, start_python
-from support.waiting import connected, idle, long_enough, posting, takes, threads_settle, wait_until
+from support.waiting import (
+    connected,
+    idle,
+    long_enough,
+    posting,
+    soon,
+    takes,
+    threads_settle,
+    wait_until,
+)
 
 __all__ = [
     "ELEMENT_TYPES",
@@ -18,6 +27,7 @@ __all__ = [
     "long_enough",
     "posting",
     "run_python",
+    "soon",
     "start_python",
     "takes",
     "threads_settle",

@@ -36,6 +36,18 @@ def wait_until(
         time.sleep(every)
 
 
+def soon(most: float, attempt: Callable[[], float], tries: int = 5, *, least: float = 0.0) -> None:
+    """Fail if `attempt` once took less than `least` seconds, or never less than `most`; it says how many.
+
+    A machine that puts the process aside makes one attempt longer; a deadline that does not hold makes each longer.
+    """
+    seconds: list[float] = []
+    while not seconds or seconds[-1] >= most:
+        assert len(seconds) < tries, f"never within {most} s: {seconds}"
+        seconds.append(attempt())
+        assert seconds[-1] >= least, seconds
+
+
 def takes(
     least: float,
     most: float,
@@ -44,22 +56,18 @@ def takes(
     *,
     before: Callable[[], object] = lambda: None,
 ) -> None:
-    """Fail if `attempt` once takes less than `least` seconds, or `tries` times more than `most`.
+    """As `soon`, for an attempt that is timed from its beginning to its end.
 
     `before` prepares each attempt, and its time does not count.
-
-    A machine that puts the process aside makes one attempt longer; a deadline that does not hold makes each longer.
     """
-    seconds = []
-    for _ in range(tries):
+
+    def timed() -> float:
         before()
         began = time.monotonic()
         attempt()
-        seconds.append(time.monotonic() - began)
-        assert seconds[-1] >= least, seconds
-        if seconds[-1] <= most:
-            return
-    raise AssertionError(f"never within {most} s: {seconds}")
+        return time.monotonic() - began
+
+    soon(most, timed, tries, least=least)
 
 
 def long_enough(
