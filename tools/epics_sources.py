@@ -35,6 +35,8 @@ _WANTED = ("configure/", "setup.py.d/", "LICENSE", *(f"{m}/" for m in MODULES.va
 _LEFT_OUT = (
     "as/asTrapWrite.c", "generated/asLib.c", "iocsh/libComRegister.c", "iocsh/iocsh.cpp",
 )  # fmt: skip
+# Folders by which headers are asked for; of all others they lie in one.
+_HEADER_FOLDERS = ("valgrind",)
 _TOOLS = Path(__file__).resolve().parent
 
 
@@ -245,7 +247,9 @@ def _generate(top: Path) -> None:
     for name in MODULES:
         for header in _lists(top, name, "header"):
             if header.is_file():
-                shutil.copyfile(header, include / header.name)
+                under = header.parent.name if header.parent.name in _HEADER_FOLDERS else ""
+                (include / under).mkdir(exist_ok=True)
+                shutil.copyfile(header, include / under / header.name)
     (include / "libComAPI.h").write_text(_API.format("libCom", "LIBCOM"))
     (include / "libCaAPI.h").write_text(_API.format("libCa", "LIBCA"))
     (include / "epicsVersion.h").write_text(_version_header(top))

@@ -229,7 +229,8 @@ class Hardened:
         folder = source.relative_to(self.top).parent.as_posix().replace("/", "_")
         return self.work / "objects" / f"{folder}_{source.stem}-{digest}.o"
 
-    def _compile(self, source: Path, out: Path) -> None:
+    def command(self, source: Path) -> list[str]:
+        """The compiler's command for one file, but for what it shall do with it."""
         is_c = source.suffix == ".c"
         command = [*(self.cc if is_c else self.cxx), "-std=gnu11" if is_c else "-std=gnu++11"]
         command += [*self.flags, *optimization(source, self.environ)]
@@ -238,9 +239,12 @@ class Hardened:
         command.append(f"-ffile-prefix-map={self.top}=epics-base")
         command += [f"-D{name}" for name in _DEFINES]
         command += [f"-I{folder}" for folder in epics_sources.include_dirs(self.top)]
+        return [*command, str(source)]
+
+    def _compile(self, source: Path, out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         new = out.with_suffix(f".{os.getpid()}.new")
-        _run([*command, "-c", str(source), "-o", str(new)])
+        _run([*self.command(source), "-c", "-o", str(new)])
         new.replace(out)
 
     def _link(self, objects: list[Path], exported: Iterable[str], out: Path) -> None:

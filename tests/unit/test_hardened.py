@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -62,13 +63,19 @@ def test_a_changed_source_ends_the_build_and_names_the_guard(
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The files that are edited, by their names, as they are in the sdist."""
+def archive() -> Path:
+    """The sdist with the sources of EPICS base."""
     told = os.environ.get("EPICSX_EPICS_SDIST", "")
     if not told and not (CACHE / epics_sources.SDIST).is_file():
         pytest.skip("the sources of EPICS base are not on this machine: `make hardened` gets them")
+    return epics_sources.sdist(CACHE)
+
+
+@pytest.fixture(scope="module")
+def sources(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The files that are edited, by their names, as they are in the sdist."""
     top = tmp_path_factory.mktemp("sources")
-    epics_sources._unpack(epics_sources.sdist(CACHE), top)
+    epics_sources._unpack(archive, top)
     files = sorted({edit.file for guard in GUARDS for edit in guard.edits})
     return {file: (top / file).read_text("utf-8") for file in files}
 
@@ -148,6 +155,25 @@ def test_without_a_network_the_text_says_what_to_do(
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(SourceError, match="EPICSX_EPICS_SDIST"):
         epics_sources.sdist(tmp_path / "cache", {})
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+def test_no_header_of_the_sources_is_another_s(archive: Path, tmp_path: Path) -> None:
+    # one that this machine has by chance is missing on the next: Debian's valgrind has such
+    told = {**os.environ, "EPICSX_EPICS_SDIST": str(archive)}
+    made = hardened_build.Hardened(tmp_path, told)
+
+    def read(source: Path) -> set[str]:
+        command = [*made.command(source), "-M"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
+        return set(done.stdout.partition(":")[2].replace("\\\n", " ").split())
+
+    with ThreadPoolExecutor(2) as pool:
+        found = set().union(*pool.map(read, epics_sources.sources(made.top)))
+    own = {path for path in found if Path(path).is_relative_to(made.top)}
+    names = {path.name for path in made.top.rglob("*.h")}
+    assert len(own) > 200
+    assert [path for path in found - own if Path(path).name in names] == []
 
 
 # ------------------------------------------------------------------------------- sanitizers
