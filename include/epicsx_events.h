@@ -45,7 +45,7 @@ typedef struct ex_block {
     uint32_t count;          /* elements */
     size_t nbytes;           /* of the values */
     size_t capacity;         /* of the whole allocation */
-    uint64_t arrival;        /* number of this event in its subscription, from 1 */
+    uint64_t arrival;        /* of two that came by one circuit, replies and events, the later has the larger one */
     union {
         void *values;
         struct ex_block *next;   /* in a free list instead */
@@ -270,7 +270,7 @@ struct ex_sub {
     int users;                   /* handles, and pins of the channel */
     int fresh;                   /* newest came since the last connect, with the present type */
     int last_status;             /* ECA of the last refused event, ECA_NORMAL after a good one */
-    uint64_t arrivals;
+    uint64_t last_arrival;       /* of the newest event; 0 before the first */
     ex_sink *sink;               /* it has this one alone, and neither a newest block nor handles */
     ex_block *newest;
     ex_handle *handles;

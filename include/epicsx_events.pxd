@@ -118,7 +118,7 @@ cdef extern from "epicsx_events.h" nogil:
         long mask
         int fresh
         int last_status
-        uint64_t arrivals
+        uint64_t last_arrival
 
     ctypedef struct ex_handle:
         ex_sub *sub

@@ -20,6 +20,7 @@ static struct {
     int ready;
     ex_block *free[CLASSES];
     size_t small_bytes, large_bytes;
+    uint64_t made;                        /* blocks there have been */
 } pool;
 
 static ex_atomic_i64 blocks_out;
@@ -102,6 +103,7 @@ ex_block *ex_block_new(int dbr_type, size_t count, size_t header_bytes, size_t v
 {
     size_t values_at = (EX_HEADER_AT + header_bytes + 63) & ~(size_t)63;
     size_t capacity;
+    uint64_t arrival;
     int c;
     ex_block *b = NULL;
     if (!pool.ready)
@@ -110,6 +112,7 @@ ex_block *ex_block_new(int dbr_type, size_t count, size_t header_bytes, size_t v
     if (c >= CLASSES)
         return NULL;
     ex_lock(&pool.lock);
+    arrival = ++pool.made;
     b = pool.free[c];
     if (b) {
         pool.free[c] = b->next;
@@ -129,7 +132,7 @@ ex_block *ex_block_new(int dbr_type, size_t count, size_t header_bytes, size_t v
     b->count = (uint32_t)count;
     b->nbytes = value_bytes;
     b->capacity = capacity;
-    b->arrival = 0;
+    b->arrival = arrival;
     b->values = (char *)b + values_at;
     b->give_back = give_back;
     (void)ex_add(&blocks_out, 1);

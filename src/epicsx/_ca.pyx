@@ -633,7 +633,7 @@ cdef class Core:
         return self.control_seen
 
     cdef uint64_t control_stamp(self) noexcept:
-        return self.control_sub.arrivals if self.control_sub != NULL else 0
+        return self.control_sub.last_arrival if self.control_sub != NULL else 0
 
     def peek_control(self):
         """The control data known so far, or None; never asks the server."""

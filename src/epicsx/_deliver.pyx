@@ -277,7 +277,7 @@ cdef class Face(Subscription):
     cdef int form                       # 0 native, 1 time, 2 ctrl
     cdef list now, event                # the fields as read by anyone; as of the event being delivered
     cdef dict args_now, args_event
-    cdef uint64_t arrival, control_arrival, event_control
+    cdef uint64_t arrival, read_arrival, control_arrival, event_control
     cdef int native, facts, event_facts
     cdef bint text_due, listening
     cdef unsigned long in_thread
@@ -444,7 +444,7 @@ cdef class Face(Subscription):
             self.facts = facts
             self.fill_facts(self.now)
             self.text_due = True
-        if self.h != NULL and self.h.sub.arrivals != self.arrival and not self.context.lane.polled:
+        if self.h != NULL and self.h.sub.last_arrival != self.arrival and not self.context.lane.polled:
             b = self.newest(NULL)
             if b != NULL:
                 try:
@@ -509,18 +509,25 @@ cdef class Face(Subscription):
         return self.refresh()[VALUE] is not None
 
     def merge(self, Sample sample, bint value=True) -> None:
-        """A network read brings alarm, stamp, control data up to date; the value too, if wanted or unknown."""
+        """A network read brings alarm, stamp, control data up to date; the value too, if wanted or unknown.
+
+        Unless an update or another read came behind it, which then is the newer one: the thread that has read, and
+        brings it here, may have stood still meanwhile.
+        """
         cdef list v = self.refresh()
         cdef ex_block *b = sample.b
-        if value or v[VALUE] is None:
+        cdef bint newest = b.arrival > self.arrival and b.arrival >= self.read_arrival
+        if (value and newest) or v[VALUE] is None:
             v[VALUE] = pyepics_value(b)
             v[COUNT] = b.count
             if self.native < 0 or native_of(b.dbr_type) == self.core.ch.type:
                 self.native = native_of(b.dbr_type)
-        if b.dbr_type > 6:          # a read of the native type leaves alarm and stamp as they are
+        if b.dbr_type > 6 and newest:           # a read of the native type leaves alarm and stamp as they are
             self.fill_header(v, b)
-        if 21 <= b.dbr_type <= 34:
+        if 21 <= b.dbr_type <= 34 and b.arrival > self.control_arrival:
             self.fill_control(v, decode_control(b.dbr_type, EX_HEADER(b)))
+        if newest and value:
+            self.read_arrival = b.arrival
         self.text_due = True
 
     def reset(self) -> None:

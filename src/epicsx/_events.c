@@ -379,7 +379,7 @@ int ex_sub_tell_large(ex_sub *sub, int type)
     int told = 0;
     if (sub->count && sub->count < n)
         n = sub->count;
-    if (!sub->limit || sub->arrivals || n * ex_element_bytes(type) <= sub->limit)
+    if (!sub->limit || sub->last_arrival || n * ex_element_bytes(type) <= sub->limit)
         return 0;
     for (h = sub->handles; h; h = h->next) {
         ex_note *note;
@@ -629,7 +629,7 @@ void ex_on_event(struct event_handler_args args)
         return;
     }
     f.n = f.n_bells = 0;
-    b->arrival = ++sub->arrivals;
+    sub->last_arrival = b->arrival;
     old = sub->newest;
     ex_block_ref(b);
     sub->newest = b;

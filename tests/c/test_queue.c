@@ -54,6 +54,7 @@ static void a_note_carries_what_came(void)
 {
     ex_taken t;
     ex_handle *h;
+    uint64_t first;
     int mark;
     begin(5);
     h = open_handle(ch, EX_TIME_OF_NATIVE, 1, 10, 0, &mark);
@@ -65,7 +66,8 @@ static void a_note_carries_what_came(void)
     CHECK_EQ(t.block->dbr_type, DBR_TIME_DOUBLE);
     CHECK_EQ(t.block->count, 5);
     CHECK_EQ(t.block->nbytes, 40);
-    CHECK_EQ(t.block->arrival, 1);
+    first = t.block->arrival;
+    CHECK(first > 0);
     CHECK_EQ(t.block->scalar, 0);
     CHECK_EQ(block_value(t.block, 4), 14);
     CHECK_EQ(((struct dbr_time_double *)EX_HEADER(t.block))->status, 42);
@@ -74,7 +76,7 @@ static void a_note_carries_what_came(void)
     CHECK(t.block == NULL);
     CHECK_EQ(ex_lane_take(lane, &t), EX_NOTE_VALUE);
     CHECK_EQ(t.block->count, 2);
-    CHECK_EQ(t.block->arrival, 2);
+    CHECK_EQ(t.block->arrival, first + 1);
     ex_taken_done(&t);
     CHECK_EQ(ex_lane_take(lane, &t), EX_NOTE_VALUE);
     CHECK_EQ(t.block->count, 0);

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support import wait_until
 
+from epicsx import _polling, caput
 from epicsx.pv import PV
 from epicsx.testing import SoftIOC
 
@@ -265,3 +266,29 @@ def test_info_never_fails(ioc: SoftIOC, record: str, monitored: bool) -> None:
     text = str(connected(ioc[record], auto_monitor=monitored).info)
     assert "np." not in text
     assert ("NOT internally" in text) is not monitored
+
+
+@pytest.mark.parametrize("monitored", [True, False], ids=["an update", "another read"])
+@pytest.mark.parametrize("form", ["time", "ctrl"])
+def test_what_came_behind_a_reply_is_not_undone_by_it(
+    ioc: SoftIOC, monkeypatch: pytest.MonkeyPatch, monitored: bool, form: str
+) -> None:
+    name = ioc["double"]
+    caput(name, 1.0, wait=True, timeout=5)
+    pv = connected(name, auto_monitor=monitored, form=form)
+    wait_until(lambda: pv.get() == 1.0)
+    run = _polling.run
+
+    def late() -> None:
+        """What happens while the thread that has its reply stands still."""
+        monkeypatch.setattr(_polling, "run", run)
+        caput(name, 2.0, wait=True, timeout=5)
+        wait_until(lambda: pv.get(timeout=5) == 2.0)
+
+    monkeypatch.setattr(_polling, "run", late)
+    assert pv.get(timeout=5, use_monitor=False) == 1.0
+    assert (pv._args["value"], pv._args["char_value"][:3]) == (2.0, "2.0")
+    if form == "time":
+        fresh = pv.get_with_metadata(use_monitor=False, timeout=5)
+        assert (pv._args["timestamp"], pv._args["nanoseconds"]) == (fresh["timestamp"], fresh["nanoseconds"])
+    assert pv.get() == pv.value == 2.0
