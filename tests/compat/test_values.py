@@ -290,5 +290,8 @@ def test_what_came_behind_a_reply_is_not_undone_by_it(
     assert (pv._args["value"], pv._args["char_value"][:3]) == (2.0, "2.0")
     if form == "time":
         fresh = pv.get_with_metadata(use_monitor=False, timeout=5)
-        assert (pv._args["timestamp"], pv._args["nanoseconds"]) == (fresh["timestamp"], fresh["nanoseconds"])
+        assert (pv._args["timestamp"], pv._args["nanoseconds"]) == (
+            fresh["timestamp"],
+            fresh["nanoseconds"],
+        )
     assert pv.get() == pv.value == 2.0

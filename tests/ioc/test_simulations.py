@@ -260,6 +260,25 @@ def test_stop(m: Fields) -> None:
     assert got(m, "VAL", "DMOV", "MOVN", "STOP") == [place, 1, 0, 0]
 
 
+def test_puts_to_one_record_follow_each_other(m: Fields) -> None:
+    # none waits for the one before it, as those of a client with other things to do
+    put(m, VELO=1)
+    watched = [Patient(m(name).pvname) for name in ("RBV", "DRBV", "DIFF", "RVEL", "MSTA", "VAL")]
+    for pv in watched:
+        pv.get()
+    for target in (20, 30) * 20:
+        for _ in range(3):
+            m("VAL").put(target)
+        m("STOP").put(1)
+        wait_until(lambda: got(m, "DMOV", "MOVN") == [1, 0])
+        assert got(m, "VAL") == pytest.approx(got(m, "RBV"))
+        m("VAL").put(-target)
+        m("STOP").put(1)
+        put(m, VAL=got(m, "RBV")[0] + 0.01)  # it comes while the motor stops, and is gone to
+        assert got(m, "DMOV", "MOVN") == [1, 0]
+        assert got(m, "VAL") == pytest.approx(got(m, "RBV"))
+
+
 def test_stop_pause_move_go(m: Fields) -> None:
     put(m, VELO=5)
     assert m("VAL").put(60) == 1

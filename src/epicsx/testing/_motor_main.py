@@ -423,36 +423,41 @@ class Motor(Record):
         return False
 
     async def motion(self) -> None:
-        """The motor moves until there is nowhere to go."""
+        """The motor moves until there is nowhere to go; puts come between its steps."""
         loop = asyncio.get_running_loop()
         before = loop.time()
-        await self.set(ATHM=0, MIP=self.get("MIP") or 0x1)
+        async with self.turn:
+            await self.set(ATHM=0, MIP=self.get("MIP") or 0x1)
         while True:
             while self.legs:
                 await asyncio.sleep(TICK)
                 now = loop.time()
-                leg = self.legs[0]
-                arrived = self.step(leg, min(now - before, 5 * TICK))
+                async with self.turn:
+                    await self.advance(min(now - before, 5 * TICK))
                 before = now
-                low, high = self.switches
-                if (self.place >= high and self.speed > 0) or (
-                    self.place <= low and self.speed < 0
-                ):
-                    self.place = min(max(self.place, low), high)
-                    self.speed = 0.0
-                    self.legs, self.agree = [], True
-                elif self.button.startswith("JOG") and self.runs_out():
-                    await self.set(LVIO=1, **{self.button: 0})
-                    await self.halt(agree=True)
-                    self.button = "stopped"
-                if arrived:
-                    self.legs = [each for each in self.legs if each is not leg]
-                await self.show_place()
             if self.get("DLY") > 0:
                 await asyncio.sleep(self.get("DLY"))
-            if not self.legs:
-                break
-        await self.arrive()
+            async with self.turn:  # a put may have come first, and sends it on
+                if not self.legs:
+                    await self.arrive()
+                    return
+
+    async def advance(self, seconds: float) -> None:
+        """Be, and tell, where the motor is some time later; a leg that it has gone is over."""
+        leg = self.legs[0]
+        arrived = self.step(leg, seconds)
+        low, high = self.switches
+        if (self.place >= high and self.speed > 0) or (self.place <= low and self.speed < 0):
+            self.place = min(max(self.place, low), high)
+            self.speed = 0.0
+            self.legs, self.agree = [], True
+        elif self.button.startswith("JOG") and self.runs_out():
+            await self.set(LVIO=1, **{self.button: 0})
+            await self.halt(agree=True)
+            self.button = "stopped"
+        if arrived:
+            self.legs = [each for each in self.legs if each is not leg]
+        await self.show_place()
 
     def runs_out(self) -> bool:
         """Whether a jog would leave the soft limits within a second."""

@@ -138,6 +138,7 @@ class Server:
     def __init__(self, table: dict[str, Any]) -> None:
         self.puts: list[list[Any]] = []
         self.channels: dict[str, Any] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
         self.first: dict[str, Any] = {}
         for name, spec in table.items():
             spec = spec if isinstance(spec, dict) else {"value": spec}
@@ -195,10 +196,12 @@ class Server:
                     return data  # shown, as records show theirs; who serves decides what they do
 
             async def write_from_dbr(self, *args: Any, **kwds: Any) -> Any:
-                server.check_put(name)
-                done = await super().write_from_dbr(*args, **kwds)
-                server.puts.append([name, server.value(name)])
-                await server.on_put(name)
+                async with server.turn(name):
+                    server.check_put(name)
+                    done = await super().write_from_dbr(*args, **kwds)
+                    server.puts.append([name, server.value(name)])
+                    await server.on_put(name)
+                await server.completed(name)
                 if returns is not None and server.value(name) != server.first[name]:
                     await asyncio.sleep(returns)
                     await server.write(name, server.first[name])
@@ -209,8 +212,15 @@ class Server:
     def check_put(self, name: str) -> None:
         """Raise what refuses a client's put, before anything is changed."""
 
+    def turn(self, name: str) -> asyncio.Lock:
+        """Held while a put is done, as an IOC locks the record: caproto makes a task of each, and they would mix."""
+        return self._turns.setdefault(name, asyncio.Lock())
+
+    async def completed(self, name: str) -> None:
+        """Return when what a client's put has begun is over, and the put completes."""
+
     async def on_put(self, name: str) -> None:
-        """What a client's put does beside; the put completes when this has returned."""
+        """What a client's put does beside."""
         readback = self.channels.get(f"{name}_RBV")
         if readback is not None:
             await readback.write(self.channels[name].value)

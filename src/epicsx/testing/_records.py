@@ -64,6 +64,7 @@ class Record:
         self.server = server
         self.name = name
         self.alarm = ChannelAlarm()
+        self.turn = asyncio.Lock()  # of who changes it: a put, or what runs beside
         self.done = asyncio.Event()
         self.done.set()
 
@@ -104,10 +105,10 @@ class Record:
         await self.set(NAME=self.name)
 
     async def on_put(self, field: str) -> None:
-        """Do what the record does when a field was put."""
+        """Do what the record does when a field was put; `turn` is held."""
 
-    async def put(self, field: str) -> None:
-        await self.on_put(field)
+    async def completed(self, field: str) -> None:
+        """Return when a put to the field completes."""
         if field in self.processing.split():
             await self.done.wait()
 
@@ -145,10 +146,19 @@ class Records(Server):
         if record in self.records and field != "DISP" and self.records[record].get("DISP"):
             raise PermissionError(f"{name}: puts to this record are disabled by DISP")
 
+    def turn(self, name: str) -> asyncio.Lock:
+        record = self.records.get(name.partition(".")[0])
+        return super().turn(name) if record is None else record.turn
+
+    async def completed(self, name: str) -> None:
+        record, _, field = name.partition(".")
+        if record in self.records:
+            await self.records[record].completed(field)
+
     async def on_put(self, name: str) -> None:
         record, _, field = name.partition(".")
         if record in self.records:
-            await self.records[record].put(field)
+            await self.records[record].on_put(field)
             return
         owner = self.records.get(record.removesuffix("_able"))
         if record.endswith("_able") and owner is not None:  # Enable, Disable, beside a motor

@@ -166,7 +166,7 @@ class Scaler(Record):
         return {i: self.get(f"PR{i}") for i in NUMBERS if self.get(f"G{i}")}
 
     async def count(self, user: bool) -> None:
-        """Count until a preset is reached: once for the user, again and again by itself."""
+        """Count until a preset is reached: once for the user, again and again by itself; puts come between readings."""
         loop = asyncio.get_running_loop()
         delay = self.get("DLY" if user else "DLY1")
         if delay > 0:
@@ -178,15 +178,18 @@ class Scaler(Record):
         }
         last = max(0.0, min(ends.values(), default=FOREVER))
         begun = loop.time()
-        await self.set(SS=2, US=3 if user else 0)
+        async with self.turn:
+            await self.set(SS=2, US=3 if user else 0)
         rate = self.get("RATE" if user else "RAT1")  # readings a second on the way
         while (gone := loop.time() - begun) < last:
             await asyncio.sleep(last - gone if rate <= 0.1 else min(1 / rate, last - gone))
             if rate > 0.1:
-                await self.show(min(loop.time() - begun, last))
-        await self.show(last)
-        self.run = None
-        await self.finish()
+                async with self.turn:
+                    await self.show(min(loop.time() - begun, last))
+        async with self.turn:
+            await self.show(last)
+            self.run = None
+            await self.finish()
 
     async def show(self, seconds: float) -> None:
         counts = {1: round(seconds * self.get("FREQ"))}
@@ -196,8 +199,9 @@ class Scaler(Record):
             for number in range(1, CALCS + 1):
                 calc = self.server.records[f"{self.name}_calc{number}"]
                 inputs = {name: self.get(f"S{i}") for i, name in enumerate("ABCDEFGH", 1)}
-                await calc.set(**inputs, I=seconds)
-                await calc.on_put("A")
+                async with calc.turn:
+                    await calc.set(**inputs, I=seconds)
+                    await calc.on_put("A")
 
     async def finish(self) -> None:
         await self.set(CNT=0, PCNT=0, SS=0, US=0, VAL=self.get("T"))

@@ -399,7 +399,8 @@ def of_one_name(t: Lab) -> None:
     two = t.epics.PV(t.s("ao"))
     two.wait_for_connection(5)
     t.wait(lambda: two._args["value"] is not None)
-    t.see("what the second knows", lambda: dict(two._args))
+    # but its chid: pyepics' event makes it a number, and the thread that connects may put the object back behind that
+    t.see("what the second knows", lambda: {k: v for k, v in two._args.items() if k != "chid"})
     t.see("equal", lambda: one == two)
     t.see("not equal", lambda: one == 5)
     t.see("hash", lambda: isinstance(hash(one), int))
