@@ -277,7 +277,9 @@ cdef class Face(Subscription):
     cdef int form                       # 0 native, 1 time, 2 ctrl
     cdef list now, event                # the fields as read by anyone; as of the event being delivered
     cdef dict args_now, args_event
-    cdef uint64_t arrival, read_arrival, control_arrival, event_control
+    cdef uint64_t arrival               # of the newest event that `now` has been shown
+    cdef uint64_t value_at, header_at, control_at       # when what `now` has of each came: by an event, or by a read
+    cdef uint64_t control_arrival, event_control        # of the channel's control data, as `now` and `event` have them
     cdef int native, facts, event_facts
     cdef bint text_due, listening
     cdef unsigned long in_thread
@@ -394,7 +396,7 @@ cdef class Face(Subscription):
         v[VALUE] = pyepics_value(b)
         v[COUNT] = b.count
         self.native = native_of(b.dbr_type)
-        if self.form == 0:
+        if self.form == 0:              # events of this form bring no alarm
             v[TIMESTAMP] = time.time()
             v[POSIX] = v[NANO] = 0
             return 0
@@ -454,18 +456,25 @@ cdef class Face(Subscription):
         if self.core.control_stamp() != self.control_arrival:
             control = self.core.control_now()
             if control is not None:
-                self.control_arrival = self.core.control_stamp()
-                self.fill_control(self.now, control)
-                self.text_due = True
+                self.control_arrival = self.core.control_arrival
+                if self.control_arrival > self.control_at:
+                    self.control_at = self.control_arrival
+                    self.fill_control(self.now, control)
+                    self.text_due = True
         return self.now
 
     cdef int arrived(self, ex_block *b) except -1:
-        """An update that `now` may not have seen yet."""
-        if b.arrival != self.arrival:
-            self.arrival = b.arrival
+        """An update that `now` may not have seen yet. It may be older than a read: that of a monitor others had."""
+        if b.arrival == self.arrival:
+            return 0
+        self.arrival = b.arrival
+        self.now[CHID] = self.chid_number
+        self.text_due = True
+        if b.arrival > self.value_at:
+            self.value_at = b.arrival
+            if self.form != 0:
+                self.header_at = b.arrival
             self.fill_value(self.now, b)
-            self.now[CHID] = self.chid_number
-            self.text_due = True
         return 0
 
     cdef bint in_event(self):
@@ -511,23 +520,23 @@ cdef class Face(Subscription):
     def merge(self, Sample sample, bint value=True) -> None:
         """A network read brings alarm, stamp, control data up to date; the value too, if wanted or unknown.
 
-        Unless an update or another read came behind it, which then is the newer one: the thread that has read, and
+        But nothing of what came behind it, by an update or another read, is undone: the thread that has read, and
         brings it here, may have stood still meanwhile.
         """
         cdef list v = self.refresh()
         cdef ex_block *b = sample.b
-        cdef bint newest = b.arrival > self.arrival and b.arrival >= self.read_arrival
-        if (value and newest) or v[VALUE] is None:
+        if (value or v[VALUE] is None) and b.arrival > self.value_at:
+            self.value_at = b.arrival
             v[VALUE] = pyepics_value(b)
             v[COUNT] = b.count
             if self.native < 0 or native_of(b.dbr_type) == self.core.ch.type:
                 self.native = native_of(b.dbr_type)
-        if b.dbr_type > 6 and newest:           # a read of the native type leaves alarm and stamp as they are
+        if b.dbr_type > 6 and b.arrival > self.header_at:   # a read of the native type leaves alarm and stamp alone
+            self.header_at = b.arrival
             self.fill_header(v, b)
-        if 21 <= b.dbr_type <= 34 and b.arrival > self.control_arrival:
+        if 21 <= b.dbr_type <= 34 and b.arrival > self.control_at:
+            self.control_at = b.arrival
             self.fill_control(v, decode_control(b.dbr_type, EX_HEADER(b)))
-        if newest and value:
-            self.read_arrival = b.arrival
         self.text_due = True
 
     def reset(self) -> None:
@@ -536,7 +545,7 @@ cdef class Face(Subscription):
         self.now = self.event = None
         self.args_now = self.args_event = None
         self.facts = -1
-        self.control_arrival = 0
+        self.control_arrival = self.value_at = self.header_at = self.control_at = 0
 
     def char_value(self, *value, bint as_string=False):
         """pyepics' text of a value (the newest one unless given)."""
@@ -577,7 +586,7 @@ cdef class Face(Subscription):
         if self.core.control_stamp() != self.event_control:
             control = self.core.control_now()
             if control is not None:
-                self.event_control = self.core.control_stamp()
+                self.event_control = self.core.control_arrival
                 self.fill_control(v, control)
         v[CHAR_VALUE] = self.text(v)
         self.args_event = None

@@ -305,11 +305,11 @@ class PV(PVConnection):
         value, sample = self._value(count, ftype, timeout, use_monitor)
         if sample is False:
             return None
-        found = (
-            dict(self._args)
-            if sample is None or (with_ctrlvars and (form or self.form) != "ctrl")
-            else _values.metadata(sample)
-        )
+        found = {} if sample is None else _values.metadata(sample)
+        if sample is None or (with_ctrlvars and (form or self.form) != "ctrl"):
+            found = {**self._args, **found}
+            if sample is not None:  # an update may have come behind it
+                found["char_value"] = self._set_charval(value, call_ca=False)
         found["value"] = self._shaped(value, count, as_string, as_numpy)
         return SimpleNamespace(**found) if as_namespace else found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -268,30 +269,95 @@ def test_info_never_fails(ioc: SoftIOC, record: str, monitored: bool) -> None:
     assert ("NOT internally" in text) is not monitored
 
 
+@pytest.fixture
+def behind(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+    """Have something done while the next thread that has the reply to its read stands still."""
+    run = _polling.run
+
+    def arm(step: Callable[[], Any]) -> None:
+        def late() -> None:
+            monkeypatch.setattr(_polling, "run", run)
+            step()
+
+        monkeypatch.setattr(_polling, "run", late)
+
+    return arm
+
+
+@pytest.fixture
+def at_one(ioc: SoftIOC) -> str:
+    """A record that holds 1."""
+    caput(ioc["double"], 1.0, wait=True, timeout=5)
+    return ioc["double"]
+
+
+def becomes_two(pv: PV) -> None:
+    caput(pv.pvname, 2.0, wait=True, timeout=5)
+    wait_until(lambda: pv.get(timeout=5) == 2.0)
+
+
+Behind = Callable[[Callable[[], Any]], None]
+
+
 @pytest.mark.parametrize("monitored", [True, False], ids=["an update", "another read"])
 @pytest.mark.parametrize("form", ["time", "ctrl"])
 def test_what_came_behind_a_reply_is_not_undone_by_it(
-    ioc: SoftIOC, monkeypatch: pytest.MonkeyPatch, monitored: bool, form: str
+    at_one: str, behind: Behind, monitored: bool, form: str
 ) -> None:
-    name = ioc["double"]
-    caput(name, 1.0, wait=True, timeout=5)
-    pv = connected(name, auto_monitor=monitored, form=form)
+    pv = connected(at_one, auto_monitor=monitored, form=form)
     wait_until(lambda: pv.get() == 1.0)
-    run = _polling.run
-
-    def late() -> None:
-        """What happens while the thread that has its reply stands still."""
-        monkeypatch.setattr(_polling, "run", run)
-        caput(name, 2.0, wait=True, timeout=5)
-        wait_until(lambda: pv.get(timeout=5) == 2.0)
-
-    monkeypatch.setattr(_polling, "run", late)
+    behind(lambda: becomes_two(pv))
     assert pv.get(timeout=5, use_monitor=False) == 1.0
     assert (pv._args["value"], pv._args["char_value"][:3]) == (2.0, "2.0")
     if form == "time":
         fresh = pv.get_with_metadata(use_monitor=False, timeout=5)
-        assert (pv._args["timestamp"], pv._args["nanoseconds"]) == (
-            fresh["timestamp"],
-            fresh["nanoseconds"],
-        )
+        assert {k: pv._args[k] for k in fresh} == fresh
     assert pv.get() == pv.value == 2.0
+
+
+def test_the_first_value_is_not_undone_either(at_one: str, behind: Behind) -> None:
+    pv = connected(at_one, auto_monitor=False)
+
+    def first_value() -> None:
+        caput(at_one, 2.0, wait=True, timeout=5)
+        assert pv.get_timevars(timeout=5) is not None
+
+    behind(first_value)
+    assert pv.get(timeout=5) == 1.0
+    assert pv._args["value"] == 2.0
+
+
+def test_a_read_is_one_answer_whatever_came_behind_it(at_one: str, behind: Behind) -> None:
+    pv = connected(at_one)
+    wait_until(lambda: pv.get() == 1.0)
+    before = pv.get_with_metadata(use_monitor=False, timeout=5)
+    behind(lambda: becomes_two(pv))
+    found = pv.get_with_metadata(use_monitor=False, with_ctrlvars=True, timeout=5)
+    assert {k: found[k] for k in before} == before
+    assert (found["char_value"][:3], found["units"]) == ("1.0", pv.units)
+    assert pv.value == 2.0
+
+
+def test_the_alarm_of_a_form_whose_events_bring_none(at_one: str, behind: Behind) -> None:
+    pv = connected(at_one, form="native")
+    wait_until(lambda: pv.get() == 1.0)
+    behind(lambda: becomes_two(pv))
+    assert pv.get_timevars(timeout=5) is not None
+    assert (pv._args["status"], pv._args["severity"], pv.get()) == (0, 0, 2.0)
+
+
+def test_what_was_read_is_not_undone_by_the_older_update_of_a_monitor_that_others_had(
+    at_one: str,
+) -> None:
+    others, pv = connected(at_one), connected(at_one, auto_monitor=False)
+    wait_until(lambda: others.get() == 1.0)
+    caput(f"{at_one}.MDEL", 5.0, wait=True, timeout=5)
+    try:
+        caput(at_one, 2.0, wait=True, timeout=5)
+        assert pv.get(timeout=5) == 2.0
+        pv.auto_monitor = True
+        assert (pv.get(), others.get()) == (2.0, 1.0)
+        caput(at_one, 9.0, wait=True, timeout=5)
+        wait_until(lambda: pv.get() == others.get() == 9.0)
+    finally:
+        caput(f"{at_one}.MDEL", 0.0, wait=True, timeout=5)
