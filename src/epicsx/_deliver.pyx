@@ -279,7 +279,7 @@ cdef class Face(Subscription):
     cdef dict args_now, args_event
     cdef uint64_t arrival               # of the newest event that `now` has been shown
     cdef uint64_t value_at, header_at, control_at       # when what `now` has of each came: by an event, or by a read
-    cdef uint64_t control_arrival, event_control        # of the channel's control data, as `now` and `event` have them
+    cdef uint64_t event_control         # of the channel's control data that `event` has
     cdef int native, facts, event_facts
     cdef bint text_due, listening
     cdef unsigned long in_thread
@@ -453,14 +453,12 @@ cdef class Face(Subscription):
                     self.arrived(b)
                 finally:
                     ex_block_unref(b)
-        if self.core.control_stamp() != self.control_arrival:
+        if self.core.control_stamp() > self.control_at:
             control = self.core.control_now()
             if control is not None:
-                self.control_arrival = self.core.control_arrival
-                if self.control_arrival > self.control_at:
-                    self.control_at = self.control_arrival
-                    self.fill_control(self.now, control)
-                    self.text_due = True
+                self.control_at = self.core.control_arrival
+                self.fill_control(self.now, control)
+                self.text_due = True
         return self.now
 
     cdef int arrived(self, ex_block *b) except -1:
@@ -545,7 +543,7 @@ cdef class Face(Subscription):
         self.now = self.event = None
         self.args_now = self.args_event = None
         self.facts = -1
-        self.control_arrival = self.value_at = self.header_at = self.control_at = 0
+        self.value_at = self.header_at = self.control_at = 0
 
     def char_value(self, *value, bint as_string=False):
         """pyepics' text of a value (the newest one unless given)."""

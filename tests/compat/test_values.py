@@ -269,8 +269,11 @@ def test_info_never_fails(ioc: SoftIOC, record: str, monitored: bool) -> None:
     assert ("NOT internally" in text) is not monitored
 
 
+Behind = Callable[[Callable[[], Any]], None]
+
+
 @pytest.fixture
-def behind(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+def behind(monkeypatch: pytest.MonkeyPatch) -> Behind:
     """Have something done while the next thread that has the reply to its read stands still."""
     run = _polling.run
 
@@ -294,9 +297,6 @@ def at_one(ioc: SoftIOC) -> str:
 def becomes_two(pv: PV) -> None:
     caput(pv.pvname, 2.0, wait=True, timeout=5)
     wait_until(lambda: pv.get(timeout=5) == 2.0)
-
-
-Behind = Callable[[Callable[[], Any]], None]
 
 
 @pytest.mark.parametrize("monitored", [True, False], ids=["an update", "another read"])
