@@ -17,6 +17,13 @@ void ex_note_post(ex_lane *lane, ex_note *note, void *subject);   /* the subject
 void ex_note_return(ex_lane *lane, ex_note *note);                /* it was not needed */
 void ex_requests_over(ex_request *over);                          /* they end; their references are given back */
 
+/* Circuits; all with the lane lock held. */
+struct ex_circuit *ex_circuit_named(ex_lane *lane, const char *host, unsigned priority);    /* lets it go for memory; NULL */
+void ex_circuit_joined(ex_channel *ch, struct ex_circuit *c);          /* the channel is connected there */
+void ex_circuit_silent(ex_lane *lane, struct ex_circuit *c);           /* its channels were lost, though it stands */
+void ex_circuit_ended(ex_lane *lane, const char *host);                /* libca says so: one whose channels were lost before */
+int ex_circuit_taints(const struct ex_circuit *c, const ex_channel *ch);   /* it fell silent there, and that still stands */
+
 /* The lane lock held: the handle has a note. Who is to be rung for it, now or after the lock: a reference, or NULL. */
 ex_inbox *ex_inbox_tell(ex_handle *h);
 void ex_inbox_ring(ex_inbox *b);             /* gives the reference back; NULL is allowed */
