@@ -183,8 +183,13 @@ struct ex_lane {
         int64_t silent_since;    /* it answers nothing, though its connection stands; 0: not so */
         int64_t spared_until;    /* it was left for dead not long ago */
         unsigned ended;          /* how often its connection has ended while it was silent */
-        char host[1];
+        const char *host;        /* one of `hosts`; NULL: another has its name now, and it waits to be used again */
+        ex_channel *member;      /* one that is connected there, if it is known */
     } *circuits;
+    struct ex_host {
+        struct ex_host *next;
+        char name[1];
+    } *hosts;                    /* every name that a circuit had */
     unsigned circuits_used;      /* those with users: channels that libca has connected there */
     unsigned emptied;            /* circuits whose last user was dropped and waits for its clear */
     unsigned leaving, open_due;  /* circuits that libca is closing, and how many will be left */
@@ -234,7 +239,8 @@ struct ex_channel {
     unsigned priority;
     int state, type, reading, writing;
     int tainted;                 /* it was silent there: what is cancelled now libca does not cancel at the server */
-    unsigned tainted_in;         /* `ended` of the circuit then */
+    const struct ex_circuit *silent_on;   /* that circuit, */
+    unsigned tainted_in;         /* and its `ended` then */
     unsigned long count;
     const char *host;
     struct ex_circuit *circuit;  /* where libca has it, NULL: nowhere */

@@ -98,6 +98,9 @@ cdef extern from "epicsx_events.h" nogil:
         int polled
         int generation
 
+    struct ex_circuit:
+        const char *host
+
     ctypedef struct ex_channel:
         ex_lane *lane
         char *name
@@ -107,6 +110,7 @@ cdef extern from "epicsx_events.h" nogil:
         int writing
         unsigned long count
         const char *host
+        ex_circuit *circuit
         uint64_t connects
         uint64_t callback_errors
         void *py

@@ -12,16 +12,20 @@ void ex_note_append(ex_lane *lane, ex_note *note);
 void ex_wait_over(ex_wait_node **list, ex_request **over);
 
 /* Without it. */
+#define EX_HOST_BYTES 128                                         /* as many as libca keeps of a name (hostNameCache) */
+void ex_host_of(chid id, char *host);                             /* what libca calls the server's host and port */
 ex_note *ex_note_for(ex_lane *lane);                              /* a note kept aside, so that completion cannot fail */
 void ex_note_post(ex_lane *lane, ex_note *note, void *subject);   /* the subject's reference goes with it */
 void ex_note_return(ex_lane *lane, ex_note *note);                /* it was not needed */
 void ex_requests_over(ex_request *over);                          /* they end; their references are given back */
 
-/* Circuits; all with the lane lock held. */
-struct ex_circuit *ex_circuit_named(ex_lane *lane, const char *host, unsigned priority);    /* lets it go for memory; NULL */
+/* Circuits; all with the lane lock held on entry and exit. The first three are for libca's callbacks alone, which follow
+ * each other; they let the lock go for memory and to ask libca. */
+struct ex_circuit *ex_circuit_named(ex_lane *lane, const char *host, unsigned priority);    /* NULL: no memory */
+void ex_circuits_learn(ex_lane *lane, const char *host);               /* libca has used this name for a host */
+void ex_circuit_ended(ex_lane *lane, const char *host);                /* libca says so: one whose channels were lost before */
 void ex_circuit_joined(ex_channel *ch, struct ex_circuit *c);          /* the channel is connected there */
 void ex_circuit_silent(ex_lane *lane, struct ex_circuit *c);           /* its channels were lost, though it stands */
-void ex_circuit_ended(ex_lane *lane, const char *host);                /* libca says so: one whose channels were lost before */
 int ex_circuit_taints(const struct ex_circuit *c, const ex_channel *ch);   /* it fell silent there, and that still stands */
 
 /* The lane lock held: the handle has a note. Who is to be rung for it, now or after the lock: a reference, or NULL. */

@@ -4,7 +4,7 @@ Threads
     libca's threads put what ended and what came into the loop's inbox, in C, and wake the loop by one byte for all that
     came since it looked last; the loop's own thread does the rest. A loop that watches no sockets is woken by a thread
     of ours, which reads that byte. Puts that may have to wait for a full circuit are handed over by a thread for each
-    server, which ends when none waits. `End.close` may come from any thread.
+    connection, which ends when none waits. `End.close` may come from any thread.
 
 Lifetime
     An `End` is made at the loop's first use of Channel Access. It ends when the loop shuts down its asynchronous
@@ -70,33 +70,33 @@ class LoopCounts(NamedTuple):
 class HandOver:
     """Puts that a thread hands over to libca, those to one server in the order in which they were asked for.
 
-    Each server has a line of its own, as a full circuit holds up what is behind. A line has a thread while puts wait.
+    Each connection has a line of its own, as a full circuit holds up what is behind. It has a thread while puts wait.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lines: dict[str, deque[Callable[[], None]]] = {}
+        self._lines: dict[int, deque[Callable[[], None]]] = {}
 
     def busy(self, core: _ca.Core) -> bool:
         """Whether a put to its server waits or is just being handed over: what follows must not overtake it."""
-        return bool(self._lines) and core.host in self._lines
+        return bool(self._lines) and core.circuit in self._lines
 
-    def add(self, server: str, put: Callable[[], None]) -> None:
+    def add(self, circuit: int, put: Callable[[], None]) -> None:
         """Have it called, after all that were added before."""
         with self._lock:
-            line = self._lines.get(server)
+            line = self._lines.get(circuit)
             if line is not None:
                 line.append(put)
                 return
-            line = self._lines[server] = deque([put])
+            line = self._lines[circuit] = deque([put])
         threading.Thread(
-            target=self._work, args=(server, line), name="epicsx-put", daemon=True
+            target=self._work, args=(circuit, line), name="epicsx-put", daemon=True
         ).start()
 
-    def withdraw(self, server: str, put: Callable[[], None]) -> None:
+    def withdraw(self, circuit: int, put: Callable[[], None]) -> None:
         """Take back what has not been handed over yet."""
         with self._lock, suppress(ValueError):
-            self._lines.get(server, deque()).remove(put)
+            self._lines.get(circuit, deque()).remove(put)
 
     def close(self) -> None:
         """Take back all."""
@@ -104,12 +104,12 @@ class HandOver:
             for line in self._lines.values():
                 line.clear()
 
-    def _work(self, server: str, line: deque[Callable[[], None]]) -> None:
+    def _work(self, circuit: int, line: deque[Callable[[], None]]) -> None:
         """Thread: our own, until nothing waits."""
         while True:
             with self._lock:
                 if not line:
-                    del self._lines[server]
+                    del self._lines[circuit]
                     return
                 put = line.popleft()
             put()
@@ -128,8 +128,8 @@ class End:
         self._going = False
         self.closed: bool = False
         self._puts = HandOver()
-        self._unconfirmed: dict[str, int] = {}
-        """Bytes of arrays that the loop has handed over, by server, that no answer has proved to have left."""
+        self._unconfirmed: dict[int, int] = {}
+        """Bytes of arrays that the loop has handed over, by connection, that no answer has proved to have left."""
         self._waits: dict[asyncio.Future[Any], tuple[str, bool]] = {}
         """What tasks wait for: of which PV, and whether the loop waits for it before it ends."""
         self._thread = threading.get_ident()
@@ -363,20 +363,20 @@ class End:
         if size > LARGE or self._puts.busy(core):
             return True
         if size > SMALL:
-            server = core.host
-            before = self._unconfirmed.get(server, 0)
+            circuit = core.circuit
+            before = self._unconfirmed.get(circuit, 0)
             # libca makes a put wait while 16 buffers of 16 KiB are filled (comQueSend.h, flushBlockThreshold).
             if before and before + size > LARGE // 2:
                 return True
-            self._unconfirmed[server] = before + size
+            self._unconfirmed[circuit] = before + size
         return False
 
-    def _confirmed(self, server: str, size: int) -> None:
-        left = self._unconfirmed.get(server, 0) - size
+    def _confirmed(self, circuit: int, size: int) -> None:
+        left = self._unconfirmed.get(circuit, 0) - size
         if left > 0:
-            self._unconfirmed[server] = left
+            self._unconfirmed[circuit] = left
         else:
-            self._unconfirmed.pop(server, None)
+            self._unconfirmed.pop(circuit, None)
 
     async def put(
         self,
@@ -389,8 +389,8 @@ class End:
     ) -> bool:
         """Write to a connected channel as that DBR type, -2 for its own; False if completion did not come by then."""
         by_thread = self.by_thread(core, value)
-        server = core.host if self._unconfirmed else ""
-        sent_before = self._unconfirmed.get(server, 0)
+        circuit = core.circuit if self._unconfirmed else 0
+        sent_before = self._unconfirmed.get(circuit, 0)
         if by_thread:
             # The caller's array is its own again as soon as its task goes on.
             request = await self._put_by_thread(core, owned(value), sent, wait, deadline, owner)
@@ -405,7 +405,7 @@ class End:
             return False
         request.result(0.0)
         if sent_before:  # all that was on the circuit before has left
-            self._confirmed(server, sent_before)
+            self._confirmed(circuit, sent_before)
         return True
 
     async def _put_by_thread(
@@ -420,7 +420,7 @@ class End:
         """The request for its completion; None without `wait`; False if it could not be handed over by then."""
         loop = self.loop
         time_of = loop.time
-        server = core.host
+        circuit = core.circuit
         future: asyncio.Future[Any] = loop.create_future()
 
         def told(request: Any, error: BaseException | None) -> None:
@@ -454,11 +454,11 @@ class End:
             if not future.done():
                 future.set_result(False)
 
-        self._puts.add(server, hand_over)
+        self._puts.add(circuit, hand_over)
         try:
             return await self._answer(future, deadline, too_late, core.name)
         finally:
-            self._puts.withdraw(server, hand_over)
+            self._puts.withdraw(circuit, hand_over)
 
 
 def _begin(guard: AsyncGenerator[None, None]) -> None:

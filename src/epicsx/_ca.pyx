@@ -22,7 +22,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.buffer cimport PyBuffer_Release
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 
 from epicsx._dbr cimport (Control, Outgoing, decode_control, element_size, encode, encode_string_block,
@@ -486,8 +486,20 @@ cdef class Core:
 
     @property
     def host(self) -> str:
-        """``host:port`` of the server; empty before the first connect."""
-        return self.ch.host.decode("utf-8", "replace")
+        """``host:port`` of the server; empty before the first connect.
+
+        DNS may have named the host since the connect: all channels of one connection give the newest name known.
+        """
+        cdef ex_circuit *circuit = self.ch.circuit     # it lives as long as the lane
+        cdef const char *host = self.ch.host
+        if circuit != NULL and circuit.host != NULL:
+            host = circuit.host
+        return host.decode("utf-8", "replace")
+
+    @property
+    def circuit(self) -> int:
+        """A number that the channels of one connection share; 0 while there is none."""
+        return <uintptr_t> self.ch.circuit
 
     @property
     def read_access(self) -> bool:

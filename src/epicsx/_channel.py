@@ -143,7 +143,10 @@ class Channel:
 
     @property
     def host(self) -> str:
-        """``host:port`` of the server that has the PV; empty before the first connect."""
+        """``host:port`` of the server that has the PV; empty before the first connect.
+
+        The host is its address until DNS has named it. Then it is the name as soon as another channel connects there.
+        """
         return self._core.host
 
     @property

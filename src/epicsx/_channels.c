@@ -340,19 +340,19 @@ void ex_on_connection(struct connection_handler_args args)
         return;
     lane = ch->lane;
     if (args.op == CA_OP_CONN_UP) {
-        char host[64];
+        char host[EX_HOST_BYTES];
         int type = ex_libca.field_type(args.chid);
         unsigned long count = ex_libca.element_count(args.chid);
         int reading, writing;
         struct ex_circuit *circuit;
-        host[0] = 0;
-        ex_libca.host_name(args.chid, host, sizeof host);
-        host[sizeof host - 1] = 0;
+        ex_host_of(args.chid, host);
+        ex_lock(&lane->lock);
+        circuit = ex_circuit_named(lane, host, ch->priority);
+        ex_unlock(&lane->lock);
         ex_lock(&lane->access_lock);     /* libca does not tell the rights again after an unresponsive time */
         reading = ex_libca.read_access(args.chid) != 0;
         writing = ex_libca.write_access(args.chid) != 0;
         ex_lock(&lane->lock);            /* not over the getters: they may wait for whoever copies a large put */
-        circuit = ex_circuit_named(lane, host, ch->priority);
         ex_circuit_joined(ch, circuit);
         ch->reading = reading;
         ch->writing = writing;
@@ -392,6 +392,7 @@ void ex_on_connection(struct connection_handler_args args)
             ch->reading = ch->writing = 0;
             ch->tainted = circuit_unresponsive;   /* then the server goes on streaming; a clear would not tell it */
             if (circuit_unresponsive) {
+                ch->silent_on = circuit;
                 ch->tainted_in = circuit ? circuit->ended : 0;
                 ch->unresponsive++;
                 ex_circuit_silent(lane, circuit);
@@ -444,9 +445,11 @@ void ex_on_exception(struct exception_handler_args args)
     if (!lane || ex_load(&lane->closing))
         return;
     circuit_unresponsive = args.stat == ECA_UNRESPTMO;
-    if (args.stat == ECA_DISCONN && args.ctx) {
+    if (args.ctx && (args.stat == ECA_DISCONN || circuit_unresponsive)) {
         ex_lock(&lane->lock);
-        ex_circuit_ended(lane, args.ctx);
+        ex_circuits_learn(lane, args.ctx);
+        if (args.stat == ECA_DISCONN)
+            ex_circuit_ended(lane, args.ctx);
         ex_unlock(&lane->lock);
     }
     if (args.chid) {

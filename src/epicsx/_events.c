@@ -68,6 +68,11 @@ void ex_lane_unref(ex_lane *lane)
         lane->circuits = circuit->next;
         free(circuit);
     }
+    while (lane->hosts) {
+        struct ex_host *host = lane->hosts;
+        lane->hosts = host->next;
+        free(host);
+    }
     ex_cond_destroy(&lane->wake);
     ex_cond_destroy(&lane->plan);
     ex_cond_destroy(&lane->spare);

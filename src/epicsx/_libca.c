@@ -677,7 +677,7 @@ static int circuit_seen(const ex_lane *lane, const ex_channel *ch, int reading)
 {
     const ex_channel *other;
     for (other = lane->channels; other != ch; other = other->next)
-        if (other->host == ch->host && is_up(other) && (other->reading || !reading))
+        if (other->host == ch->host && other->priority == ch->priority && is_up(other) && (other->reading || !reading))
             return 1;
     return 0;
 }

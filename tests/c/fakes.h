@@ -20,7 +20,7 @@ typedef struct fake {                    /* what a chid points at */
     short type;
     unsigned long count;
     atomic_uint reading, writing;
-    char host[40];
+    char host[EX_HOST_BYTES];
 } fake;
 
 static struct {

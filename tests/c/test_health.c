@@ -43,19 +43,26 @@ static void end(void)
     end_lane(lane);
 }
 
-static void fall_silent(void)
+static void exception(long stat, const char *host)
 {
     struct exception_handler_args args;
     memset(&args, 0, sizeof args);
     args.usr = lane;
-    args.stat = ECA_UNRESPTMO;
-    args.ctx = "ioc:5064";
-    ex_on_exception(args);
-    fake_down(&f);
-    args.stat = ECA_DISCONN;             /* what this thread says next is no longer of that circuit */
-    args.ctx = "another:5064";
+    args.stat = stat;
+    args.ctx = host;
     ex_on_exception(args);
 }
+#define disconnected(host) exception(ECA_DISCONN, (host))
+
+static void these_fall_silent(fake *one, fake *two)
+{
+    exception(ECA_UNRESPTMO, one->host);
+    fake_down(one);
+    if (two)
+        fake_down(two);
+    disconnected("another:5064");        /* what this thread says next is no longer of that circuit */
+}
+#define fall_silent() these_fall_silent(&f, NULL)
 
 static int due_and_done(void)
 {
@@ -138,16 +145,6 @@ static void never_is_never(void)
     end();
 }
 
-static void disconnected(const char *host)
-{
-    struct exception_handler_args args;
-    memset(&args, 0, sizeof args);
-    args.usr = lane;
-    args.stat = ECA_DISCONN;
-    args.ctx = host;
-    ex_on_exception(args);
-}
-
 static void one_whose_connection_ends_is_not_left_again(void)
 {
     begin();
@@ -178,6 +175,191 @@ static void of_two_circuits_to_one_host_none_is_taken_for_ended(void)
     disconnected("ioc:5064");
     fake_up(&f);
     CHECK_EQ(ch->tainted, 1);
+    end();
+}
+
+static void one_that_has_ended_is_not_left(void)
+{
+    begin();                             /* two circuits to one host: nobody could tell whose end it was */
+    second->priority = 7;
+    fake_up(&g);
+    fall_silent();
+    disconnected("ioc:5064");
+    strcpy(f.host, "<disconnected>");
+    time_passed += lane->dead_after + SECOND;
+    CHECK(due_and_done());
+    CHECK(!ch->recreate && !second->recreate);
+    CHECK_EQ(lane->dead_circuits, 0);
+    strcpy(f.host, "ioc:5064");
+    fake_up(&f);
+    CHECK_EQ(ch->tainted, 0);
+    fall_silent();                       /* and it was not spared for that */
+    time_passed += lane->dead_after + SECOND;
+    CHECK(due_and_done());
+    CHECK(ch->recreate && !second->recreate);
+    CHECK_EQ(lane->dead_circuits, 1);
+    ex_lock(&lane->lock);
+    ex_channel_not_dead(ch);
+    ch->recreate = 0;
+    ex_unlock(&lane->lock);
+    end();
+}
+
+/* DNS answers late, and each connection of libca asks anew: its server is an address first, and has a name later. */
+
+#define ADDRESS "10.0.0.7:5064"
+
+static void begin_with(const char *first, const char *now)
+{
+    begin();
+    fake_down(&f);
+    strcpy(f.host, first);
+    strcpy(g.host, first);
+    fake_up(&f);
+    strcpy(f.host, now);
+    strcpy(g.host, now);
+}
+
+static unsigned circuits(void)
+{
+    const struct ex_circuit *c;
+    unsigned n = 0;
+    for (c = lane->circuits; c; c = c->next)
+        n++;
+    return n;
+}
+
+static void a_name_that_comes_late_is_of_the_same_circuit(void)
+{
+    begin_with(ADDRESS, "ioc:5064");
+    fake_up(&g);
+    CHECK_EQ(lane->circuits_used, 1);
+    CHECK(ch->circuit == second->circuit);
+    these_fall_silent(&f, &g);
+    time_passed += lane->dead_after + SECOND;
+    CHECK(due_and_done());
+    CHECK(ch->recreate && second->recreate);
+    CHECK_EQ(lane->dead_circuits, 1);
+    cleared_and_created();
+    end();
+}
+
+static void the_end_of_one_whose_name_came_late_is_heard(void)
+{
+    begin_with(ADDRESS, ADDRESS);        /* its name comes while it is silent */
+    fall_silent();
+    strcpy(f.host, "ioc:5064");
+    disconnected("ioc:5064");
+    time_passed += lane->dead_after + SECOND;
+    due_and_done();
+    CHECK(!ch->recreate);
+    CHECK_EQ(lane->dead_circuits, 0);
+    fake_up(&f);
+    CHECK_EQ(ch->tainted, 0);            /* the server knows it only since now */
+    end();
+}
+
+static void who_never_connected_leaves_one_whose_name_came_late(void)
+{
+    begin_with(ADDRESS, ADDRESS);
+    fall_silent();
+    strcpy(f.host, "ioc:5064");
+    strcpy(g.host, "ioc:5064");
+    time_passed += lane->dead_after + SECOND;
+    CHECK(due_and_done());
+    CHECK(ch->recreate && second->recreate);
+    cleared_and_created();
+    end();
+}
+
+static void a_name_is_asked_for_whoever_is_left(void)
+{
+    begin_with(ADDRESS, ADDRESS);
+    fake_up(&g);
+    fake_down(&g);                       /* it was the last that joined */
+    strcpy(f.host, "ioc:5064");
+    strcpy(g.host, "ioc:5064");
+    fake_up(&g);
+    CHECK_EQ(lane->circuits_used, 1);
+    end();
+}
+
+static void names_of_other_servers_are_not_taken(void)
+{
+    begin_with(ADDRESS, ADDRESS);
+    strcpy(g.host, "other:5064");        /* that port, too */
+    fake_up(&g);
+    strcpy(h.host, "ioc:5065");
+    fake_up(&h);
+    CHECK_EQ(lane->circuits_used, 3);
+    disconnected("other:5064");
+    fall_silent();
+    disconnected("other:5064");
+    time_passed += lane->dead_after + SECOND;
+    CHECK(due_and_done());
+    CHECK_EQ(lane->dead_circuits, 1);
+    CHECK(ch->recreate && !second->recreate);
+    ex_lock(&lane->lock);
+    ex_channel_not_dead(ch);
+    ch->recreate = 0;
+    ex_unlock(&lane->lock);
+    end();
+}
+
+static void one_is_spared_by_whatever_name(void)
+{
+    begin();                             /* as "ioc:5064" */
+    fall_silent();
+    time_passed += lane->dead_after + SECOND;
+    CHECK(due_and_done());
+    cleared_and_created();
+    strcpy(f.host, ADDRESS);
+    fake_up(&f);
+    strcpy(f.host, "ioc:5064");
+    fall_silent();
+    time_passed += lane->dead_after + SECOND;
+    CHECK(!due_and_done());
+    CHECK_EQ(lane->dead_circuits, 1);
+    end();
+}
+
+static void connections_without_end_need_no_more_memory(void)
+{
+    int i;
+    begin();
+    for (i = 0; i < 100; i++) {
+        fake_down(&f);
+        strcpy(f.host, ADDRESS);
+        fake_up(&f);
+        strcpy(f.host, "ioc:5064");
+        strcpy(g.host, "ioc:5064");
+        fake_up(&g);
+        CHECK(ch->circuit == second->circuit && ch->circuit->users == 2);
+        fake_down(&g);
+    }
+    CHECK(circuits() <= 3);
+    end();
+}
+
+static void a_long_name_is_cut_off_by_libca(void)
+{
+    char name[EX_HOST_BYTES], told[64];
+    memset(name, 'x', sizeof name);
+    strcpy(name + 80, ":5064");
+    memcpy(told, name, 63);
+    told[63] = 0;
+    begin_with(ADDRESS, ADDRESS);
+    fall_silent();
+    strcpy(f.host, name);
+    disconnected(told);
+    time_passed += lane->dead_after + SECOND;
+    due_and_done();
+    CHECK_EQ(lane->dead_circuits, 0);
+    strcpy(g.host, name);
+    strcpy(g.host + 80, ":5065");        /* and yet two servers of one host are two */
+    fake_up(&f);
+    fake_up(&g);
+    CHECK_EQ(lane->circuits_used, 2);
     end();
 }
 
@@ -328,6 +510,15 @@ int main(void)
     RUN(never_is_never);
     RUN(one_whose_connection_ends_is_not_left_again);
     RUN(of_two_circuits_to_one_host_none_is_taken_for_ended);
+    RUN(one_that_has_ended_is_not_left);
+    RUN(a_name_that_comes_late_is_of_the_same_circuit);
+    RUN(the_end_of_one_whose_name_came_late_is_heard);
+    RUN(who_never_connected_leaves_one_whose_name_came_late);
+    RUN(a_name_is_asked_for_whoever_is_left);
+    RUN(names_of_other_servers_are_not_taken);
+    RUN(one_is_spared_by_whatever_name);
+    RUN(connections_without_end_need_no_more_memory);
+    RUN(a_long_name_is_cut_off_by_libca);
     RUN(other_priorities_have_circuits_of_their_own);
     RUN(steps_of_the_clock_are_noticed);
     RUN(sums_do_not_fall);

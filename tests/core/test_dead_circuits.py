@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from support import start_python, wait_until
+from support import shims, start_python, wait_until
 
 from epicsx.testing import SoftIOC
 
@@ -15,7 +16,7 @@ record(calc, "$(P)count") { field(CALC, "VAL+1") field(SCAN, ".1 second") }
 """ + "".join(f'record(ao, "$(P)bulk{n}") {{}}\n' for n in range(50))
 
 BEGIN = """
-import sys, time
+import os, sys, time
 import epicsx
 epicsx.configure(conn_timeout=1.0, dead_circuit_timeout={seconds})
 from epicsx import Channel, _ca, connect
@@ -203,10 +204,14 @@ with Channel(sys.argv[1]) as channel:
     assert "\x1b" not in result.stderr
 
 
+@pytest.mark.parametrize("dns", ["as it is", "late"])
 def test_a_silent_server_whose_connection_ends_is_no_dead_circuit(
-    own_ioc: Callable[..., SoftIOC],
+    own_ioc: Callable[..., SoftIOC], tmp_path: Path, dns: str
 ) -> None:
-    """And who closes a subscription after it came back does not lose the others of the channel."""
+    """And who closes a subscription after it came back does not lose the others of the channel.
+
+    libca tells of the connection's end by the name of its host, which DNS may have given it since the connect.
+    """
     ioc = own_ioc(DB)
     script = (
         BEGIN.format(seconds=6.0)
@@ -215,6 +220,9 @@ values = []
 one = count.subscribe(lambda sample: values.append(sample.value))
 two = count.subscribe(lambda sample: None, mask=1)
 until(lambda: values and two.stats.delivered)
+if "DNSSHIM" in os.environ:
+    assert {x.host, count.host} == {x.host} and x.host.startswith("127.0.0.1:")
+    open(os.environ["DNSSHIM"], "w").close()
 print("ready", flush=True)
 sys.stdin.readline()
 until(lambda: not count.connected)
@@ -235,7 +243,8 @@ until(lambda: len(values) > seen + 5)
 assert count.stats.disconnects == 1
 """
     )
-    with start_python(script, ioc.prefix, env=ioc.env) as client:
+    env = ioc.env | (shims.late_dns(tmp_path) if dns == "late" else {})
+    with start_python(script, ioc.prefix, env=env) as client:
         client.wait_line("ready")
         ioc.pause()
         client.send("paused")
@@ -249,3 +258,30 @@ assert count.stats.disconnects == 1
         wait_until(lambda: ioc.casr().monitors.get(ioc["count"]) == 1)
         client.send("end")
         client.finish(30.0)
+
+
+def test_a_server_is_one_circuit_by_whatever_name(
+    own_ioc: Callable[..., SoftIOC], tmp_path: Path
+) -> None:
+    ioc = own_ioc(DB)
+    script = (
+        BEGIN.format(seconds=5.0)
+        + """
+assert epicsx.health().circuits == 1
+assert {x.host, count.host} == {x.host} and x.host.startswith("127.0.0.1:")
+open(os.environ["DNSSHIM"], "w").close()
+def named():
+    with Channel(P + "bulk0").connect() as late:
+        assert late._core.circuit == x._core.circuit != 0
+        return late.host.startswith("late.example:")
+until(named)
+assert x.host == count.host == "late.example:" + x.host.partition(":")[2]
+assert epicsx.health().circuits == 1
+with Channel(P + "x", priority=7).connect() as urgent:
+    assert urgent._core.circuit != x._core.circuit
+    assert epicsx.health().circuits == 2
+"""
+    )
+    env = ioc.env | shims.late_dns(tmp_path)
+    with start_python(script, ioc.prefix, env=env) as client:
+        client.finish(40.0)

@@ -14,43 +14,14 @@ The monotonic clock stays. What the process starts, such as an IOC, keeps the re
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import mmap
 import os
-import platform
-import subprocess
 import tempfile
 from pathlib import Path
 
+from support import shims
+
 _SOURCE = Path(__file__).with_name("clockshim.c")
-_FOLDER = Path(__file__).parents[2] / "build" / "faults"
-
-
-def library() -> Path:
-    """Return the shim's library, compiled by `cc` (or CC) if it is older than its source.
-
-    Raises
-    ------
-    OSError
-        There is no compiler, or no glibc.
-    subprocess.CalledProcessError
-        The compiler failed; it has said why on standard error.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        raise OSError("the clock shim is for Linux with glibc")
-    made = _FOLDER / "clockshim.so"
-    _FOLDER.mkdir(parents=True, exist_ok=True)
-    with open(_FOLDER / "clockshim.lock", "w") as lock:  # scenarios run at the same time
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.exists() or made.stat().st_mtime < _SOURCE.stat().st_mtime:
-            new = made.with_suffix(".new")
-            compiler = os.environ.get("CC", "cc").split()
-            flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC"]
-            subprocess.run(
-                [*compiler, *flags, str(_SOURCE), "-o", str(new), "-ldl", "-pthread"], check=True
-            )
-            new.replace(made)
-    return made
 
 
 class Clock:
@@ -63,7 +34,7 @@ class Clock:
     """
 
     def __init__(self, path: str | None = None) -> None:
-        self._library = library()
+        self._preloaded = shims.preloaded(_SOURCE)
         self._temporary = None
         if path is None:
             self._temporary = tempfile.NamedTemporaryFile(prefix="clock-")  # noqa: SIM115
@@ -78,10 +49,7 @@ class Clock:
     def env(self) -> dict[str, str]:
         """The variables that put a process under this clock; set before it starts."""
         rest = os.environ.get("LD_PRELOAD", "")
-        made = {
-            "LD_PRELOAD": ":".join(filter(None, (rest, str(self._library)))),
-            "CLOCKSHIM": self._path,
-        }
+        made = {**self._preloaded, "CLOCKSHIM": self._path}
         return made | ({"CLOCKSHIM_REST": rest} if rest else {})
 
     @property
