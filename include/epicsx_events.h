@@ -179,17 +179,20 @@ struct ex_lane {
     ex_channel *plan_head, *plan_tail;
     struct ex_circuit {
         struct ex_circuit *next;
-        unsigned priority, users;
+        const char *host;        /* one of `hosts`; NULL: another has its name now, and it waits to be used again */
+        unsigned priority;
+        unsigned users;          /* channels that are connected there */
+        ex_channel *members;     /* they, and those that it lost by falling silent */
         int64_t silent_since;    /* it answers nothing, though its connection stands; 0: not so */
         int64_t spared_until;    /* it was left for dead not long ago */
-        unsigned ended;          /* how often its connection has ended while it was silent */
-        const char *host;        /* one of `hosts`; NULL: another has its name now, and it waits to be used again */
-        ex_channel *member;      /* one that is connected there, if it is known */
+        int64_t leaving;         /* the silence for which the keeper leaves it just now */
+        unsigned left;           /* channels that leave it with that */
     } *circuits;
     struct ex_host {
         struct ex_host *next;
         char name[1];
     } *hosts;                    /* every name that a circuit had */
+    struct ex_circuit *newest_circuit;   /* the last that a channel joined */
     unsigned circuits_used;      /* those with users: channels that libca has connected there */
     unsigned emptied;            /* circuits whose last user was dropped and waits for its clear */
     unsigned leaving, open_due;  /* circuits that libca is closing, and how many will be left */
@@ -239,11 +242,11 @@ struct ex_channel {
     unsigned priority;
     int state, type, reading, writing;
     int tainted;                 /* it was silent there: what is cancelled now libca does not cancel at the server */
-    const struct ex_circuit *silent_on;   /* that circuit, */
-    unsigned tainted_in;         /* and its `ended` then */
     unsigned long count;
     const char *host;
     struct ex_circuit *circuit;  /* where libca has it, NULL: nowhere */
+    ex_channel *fellow, **at;    /* the next there, and what points to this one */
+    int silent;                  /* that answers nothing: libca has it there, and it is not connected */
     int last_of_circuit;         /* its clear will close that */
     int create_due;              /* libca has not been given it yet: a circuit is closing */
     uint64_t connects;

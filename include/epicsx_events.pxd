@@ -99,7 +99,7 @@ cdef extern from "epicsx_events.h" nogil:
         int generation
 
     struct ex_circuit:
-        const char *host
+        pass
 
     ctypedef struct ex_channel:
         ex_lane *lane

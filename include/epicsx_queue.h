@@ -19,14 +19,12 @@ void ex_note_post(ex_lane *lane, ex_note *note, void *subject);   /* the subject
 void ex_note_return(ex_lane *lane, ex_note *note);                /* it was not needed */
 void ex_requests_over(ex_request *over);                          /* they end; their references are given back */
 
-/* Circuits; all with the lane lock held on entry and exit. The first three are for libca's callbacks alone, which follow
- * each other; they let the lock go for memory and to ask libca. */
+/* Circuits; all with the lane lock held on entry and exit. The first two let it go, for memory and to ask libca. */
 struct ex_circuit *ex_circuit_named(ex_lane *lane, const char *host, unsigned priority);    /* NULL: no memory */
-void ex_circuits_learn(ex_lane *lane, const char *host);               /* libca has used this name for a host */
-void ex_circuit_ended(ex_lane *lane, const char *host);                /* libca says so: one whose channels were lost before */
-void ex_circuit_joined(ex_channel *ch, struct ex_circuit *c);          /* the channel is connected there */
-void ex_circuit_silent(ex_lane *lane, struct ex_circuit *c);           /* its channels were lost, though it stands */
-int ex_circuit_taints(const struct ex_circuit *c, const ex_channel *ch);   /* it fell silent there, and that still stands */
+void ex_circuits_learn(ex_lane *lane, const char *host, int priority);  /* libca calls a host so: whose is it? priority -1: any */
+void ex_circuit_ended(ex_lane *lane, const char *host);                /* libca says so: of one whose channels were lost before */
+int ex_circuit_joined(ex_channel *ch, struct ex_circuit *c);           /* it is connected; 1: where it was when that fell silent */
+void ex_circuit_silent(ex_channel *ch);                                /* it is not connected any more, though that stands */
 
 /* The lane lock held: the handle has a note. Who is to be rung for it, now or after the lock: a reference, or NULL. */
 ex_inbox *ex_inbox_tell(ex_handle *h);

@@ -364,6 +364,8 @@ class End:
             return True
         if size > SMALL:
             circuit = core.circuit
+            if not circuit:  # nothing leaves
+                return False
             before = self._unconfirmed.get(circuit, 0)
             # libca makes a put wait while 16 buffers of 16 KiB are filled (comQueSend.h, flushBlockThreshold).
             if before and before + size > LARGE // 2:

@@ -490,10 +490,7 @@ cdef class Core:
 
         DNS may have named the host since the connect: all channels of one connection give the newest name known.
         """
-        cdef ex_circuit *circuit = self.ch.circuit     # it lives as long as the lane
-        cdef const char *host = self.ch.host
-        if circuit != NULL and circuit.host != NULL:
-            host = circuit.host
+        cdef const char *host = self.ch.host           # once: libca's threads may change it
         return host.decode("utf-8", "replace")
 
     @property

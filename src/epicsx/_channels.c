@@ -347,20 +347,19 @@ void ex_on_connection(struct connection_handler_args args)
         struct ex_circuit *circuit;
         ex_host_of(args.chid, host);
         ex_lock(&lane->lock);
-        circuit = ex_circuit_named(lane, host, ch->priority);
+        ex_circuits_learn(lane, host, (int)ch->priority);
         ex_unlock(&lane->lock);
         ex_lock(&lane->access_lock);     /* libca does not tell the rights again after an unresponsive time */
         reading = ex_libca.read_access(args.chid) != 0;
         writing = ex_libca.write_access(args.chid) != 0;
         ex_lock(&lane->lock);            /* not over the getters: they may wait for whoever copies a large put */
-        ex_circuit_joined(ch, circuit);
+        circuit = ex_circuit_named(lane, host, ch->priority);
+        if (!ex_circuit_joined(ch, circuit))
+            ch->tainted = 0;             /* another circuit: its server knows nothing of the old one */
         ch->reading = reading;
         ch->writing = writing;
         ex_unlock(&lane->access_lock);
         if (ch->wanted) {
-            if (!ex_circuit_taints(circuit, ch))
-                ch->tainted = 0;         /* another circuit: its server knows nothing of the old one */
-            ch->host = circuit ? circuit->host : "";
             ch->type = type;
             ch->count = count;
             ch->state = EX_UP;
@@ -380,10 +379,11 @@ void ex_on_connection(struct connection_handler_args args)
         ex_unlock(&lane->lock);
         ex_requests_over(over);
     } else {
-        struct ex_circuit *circuit;
         ex_lock(&lane->lock);
-        circuit = ch->circuit;
-        ex_channel_left(ch, 0);          /* the circuit is gone, or libca keeps it though it is unresponsive */
+        if (circuit_unresponsive && ch->state == EX_UP)
+            ex_circuit_silent(ch);
+        else
+            ex_channel_left(ch, 0);
         if (ch->state == EX_UP) {
             ch->state = EX_DOWN;
             ch->disconnects++;
@@ -391,12 +391,7 @@ void ex_on_connection(struct connection_handler_args args)
                 lost = 1;
             ch->reading = ch->writing = 0;
             ch->tainted = circuit_unresponsive;   /* then the server goes on streaming; a clear would not tell it */
-            if (circuit_unresponsive) {
-                ch->silent_on = circuit;
-                ch->tainted_in = circuit ? circuit->ended : 0;
-                ch->unresponsive++;
-                ex_circuit_silent(lane, circuit);
-            }
+            ch->unresponsive += circuit_unresponsive != 0;
             for (s = ch->subs; s; s = s->next) {
                 s->fresh = 0;
                 if (s->sink)
@@ -447,7 +442,7 @@ void ex_on_exception(struct exception_handler_args args)
     circuit_unresponsive = args.stat == ECA_UNRESPTMO;
     if (args.ctx && (args.stat == ECA_DISCONN || circuit_unresponsive)) {
         ex_lock(&lane->lock);
-        ex_circuits_learn(lane, args.ctx);
+        ex_circuits_learn(lane, args.ctx, -1);
         if (args.stat == ECA_DISCONN)
             ex_circuit_ended(lane, args.ctx);
         ex_unlock(&lane->lock);

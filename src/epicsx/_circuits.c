@@ -1,16 +1,17 @@
 /* Circuits: the connections that libca has to servers, as far as its channels tell of them; and those that are left.
  *
- * A circuit is known by the name that libca has for its host, and that changes: it is the address until DNS has answered,
- * which each connection asks anew (hostNameCache). So a name that no circuit has may be that of one which has an address
- * so far, and one of its channels is asked what libca calls its host now.
+ * A circuit is known by what libca calls its host, and that changes: it is the address until DNS has answered, which each
+ * connection asks anew (hostNameCache). So a new name may be that of a circuit which has an address so far, and one of its
+ * channels is asked what libca calls its host now.
  *
  * Threads
  *   Everything here runs with the lane lock held, in libca's threads, in Python's and in the keeper. What lets it go for a
- *   while says so. Names are learned in libca's callbacks alone, which follow each other. No GIL.
+ *   while says so: then any circuit may have got another name, or have been used again for another server. No GIL.
  *
  * Lifetime
  *   A circuit and a host's name live as long as the lane: a server that comes back has its circuit again. One whose name
- *   another was found to have becomes the next new one. */
+ *   another was found to have becomes the next new one. A channel is a member from its connect until libca has it
+ *   elsewhere, has cleared it, or nobody wants it any more. */
 #include "epicsx_queue.h"
 
 #include <stdio.h>
@@ -18,6 +19,77 @@
 
 #define NOWHERE "<disconnected>"         /* a channel's host in libca while it searches (netiiu::getHostName) */
 #define TOLD 63                          /* libca cuts the names off that it tells with ECA_DISCONN (cac::destroyIIU) */
+
+static int in_use(const struct ex_circuit *c)
+{
+    return c->host && (c->users || c->silent_since);
+}
+
+/* ------------------------------------------------------------------ members */
+
+/* It is not a member any more. It keeps what its host was called last. */
+static void leave(ex_channel *ch)
+{
+    struct ex_circuit *c = ch->circuit;
+    *ch->at = ch->fellow;
+    if (ch->fellow)
+        ch->fellow->at = ch->at;
+    ch->circuit = NULL;
+    if (!ch->silent && --c->users == 0)
+        ch->lane->circuits_used--;
+    ch->silent = 0;
+}
+
+int ex_circuit_joined(ex_channel *ch, struct ex_circuit *c)
+{
+    int was_there = ch->circuit == c && c;
+    if (ch->circuit)
+        leave(ch);
+    if (!c)
+        return 0;
+    c->silent_since = 0;
+    ch->fellow = c->members;
+    if (ch->fellow)
+        ch->fellow->at = &ch->fellow;
+    ch->at = &c->members;
+    c->members = ch;
+    ch->circuit = c;
+    ch->host = c->host;
+    if (c->users++ == 0)
+        ch->lane->circuits_used++;
+    ch->lane->newest_circuit = c;
+    return was_there;
+}
+
+/* Why anybody counts: libca closes a circuit with its last channel, and for as long as that takes (a round trip, or
+ * until a busy server looks up) it installs each channel it then finds there on the dying circuit. Those come back after
+ * its disconnect governor's ten seconds (cac::transferChanToVirtCircuit, disconnectGovernorTimer). So new channels wait
+ * until the circuit is gone: see ex_ca_create. */
+void ex_channel_left(ex_channel *ch, int cleared)
+{
+    ex_lane *lane = ch->lane;
+    struct ex_circuit *c = ch->circuit;
+    int was_user = c && !ch->silent;
+    if (!c)
+        return;
+    leave(ch);
+    if (cleared && was_user && !c->users && !ch->last_of_circuit) {
+        ch->last_of_circuit = 1;
+        lane->emptied++;
+        lane->closing_until = ex_now() + EX_CLOSING_NS;
+    }
+}
+
+/* Those that fell silent there leave it: libca has them elsewhere. */
+static void dismiss_silent(struct ex_circuit *c)
+{
+    ex_channel *ch, *fellow;
+    for (ch = c->members; ch; ch = fellow) {
+        fellow = ch->fellow;
+        if (ch->silent)
+            leave(ch);
+    }
+}
 
 /* -------------------------------------------------------------------- names */
 
@@ -28,21 +100,16 @@ void ex_host_of(chid id, char *host)
     host[EX_HOST_BYTES - 1] = 0;
 }
 
-static int in_use(const struct ex_circuit *c)
-{
-    return c->host && (c->users || c->silent_since);
-}
-
 static int is_address(const char *host)
 {
     return !host[strspn(host, "0123456789.:")];
 }
 
-/* Whether a host that had an address may be called so by now. */
+/* Whether a host that had an address may be called so by now: the port is the same, or was cut off. */
 static int may_be(const char *address, const char *host)
 {
     const char *port = strrchr(address, ':'), *its = strrchr(host, ':');
-    return is_address(address) && !is_address(host) && (!its || !port || !strcmp(port, its) || strlen(host) >= TOLD);
+    return is_address(address) && !is_address(host) && (strlen(host) >= TOLD || (port && its && !strcmp(port, its)));
 }
 
 /* Whether a circuit has the name that libca told, which may be cut off. */
@@ -52,22 +119,36 @@ static int is_told(const struct ex_circuit *c, const char *host)
     return n < TOLD ? !strcmp(c->host, host) : !strncmp(c->host, host, n);
 }
 
-/* Lane lock let go for memory; NULL without any. */
-static const char *host_kept(ex_lane *lane, const char *name)
+static const char *host_found(const ex_lane *lane, const char *name)
 {
-    struct ex_host *h;
+    const struct ex_host *h;
     for (h = lane->hosts; h; h = h->next)
         if (!strcmp(h->name, name))
             return h->name;
+    return NULL;
+}
+
+/* Lane lock let go for memory; NULL without any. */
+static const char *host_kept(ex_lane *lane, const char *name)
+{
+    const char *found = host_found(lane, name);
+    struct ex_host *fresh;
+    if (found)
+        return found;
     ex_unlock(&lane->lock);
-    h = (struct ex_host *)malloc(sizeof *h + strlen(name));
+    fresh = (struct ex_host *)malloc(sizeof *fresh + strlen(name));
+    if (fresh)
+        strcpy(fresh->name, name);
+    ex_fence();                          /* Python's threads read it without the lock */
     ex_lock(&lane->lock);
-    if (!h)
-        return NULL;
-    strcpy(h->name, name);
-    h->next = lane->hosts;
-    lane->hosts = h;
-    return h->name;
+    found = host_found(lane, name);
+    if (found || !fresh) {
+        free(fresh);
+        return found;
+    }
+    fresh->next = lane->hosts;
+    lane->hosts = fresh;
+    return fresh->name;
 }
 
 /* What libca calls the host of a channel, which somebody holds, and has not cleared. Lane lock let go around libca. */
@@ -82,137 +163,149 @@ static void host_now(ex_channel *ch, char *host)
         ex_channel_plan(ch);             /* for what came meanwhile */
 }
 
-static int has(const struct ex_circuit *c, const ex_channel *ch)
-{
-    return ch->id && ch->wanted && (ch->circuit == c || ex_circuit_taints(c, ch));
-}
-
-/* What libca calls the host of a circuit. Lane lock let go around libca. 0: there is no channel that could be asked. */
+/* What libca calls the host of a circuit. Lane lock let go around libca. 0: nobody could be asked, or it is another by now.
+ * Who is connected joined after those that were lost, and is asked first: libca may have the others elsewhere. */
 static int circuit_host(ex_lane *lane, const struct ex_circuit *c, char *host)
 {
-    ex_channel *ch = c->member;
-    if (!ch || !has(c, ch))
-        for (ch = lane->channels; ch && !has(c, ch); ch = ch->next)
-            ;
+    ex_channel *ch;
+    int still;
+    for (ch = c->members; ch && !ch->id; ch = ch->fellow)
+        ;
     if (!ch)
         return 0;
     ex_channel_ref(ch);
     host_now(ch, host);
+    still = ch->circuit == c;
     ex_unlock(&lane->lock);
     ex_channel_unref(ch);
     ex_lock(&lane->lock);
+    return still && in_use(c);
+}
+
+static void ended(struct ex_circuit *c)
+{
+    c->silent_since = 0;
+    dismiss_silent(c);
+}
+
+/* Whether a silent circuit's connection has ended, of which libca did not say whose end it was. Lane lock let go. */
+static int has_ended(ex_lane *lane, struct ex_circuit *c)
+{
+    char host[EX_HOST_BYTES];
+    if (!circuit_host(lane, c, host) || c->users || strcmp(host, NOWHERE))
+        return 0;
+    ended(c);
     return 1;
 }
 
-/* The host of a circuit has this name. Lane lock let go for memory. */
+/* The host of a circuit has this name. Who had it before, and is not connected, has it no more. Lane lock let go. */
 static void named(ex_lane *lane, struct ex_circuit *c, const char *name)
 {
-    struct ex_circuit *old;
+    struct ex_circuit *old;              /* none is ever taken out of the list */
+    ex_channel *ch;
     const char *host = host_kept(lane, name);
-    if (!host)
+    if (!host || !in_use(c))
         return;
-    for (old = lane->circuits; old; old = old->next)
-        if (old->priority == c->priority && old->host == host && !in_use(old)) {
-            if (c->spared_until < old->spared_until)
-                c->spared_until = old->spared_until;
-            old->host = NULL;
-            old->ended++;                /* no channel may take it for its own any more */
-        }
+    for (old = lane->circuits; old; old = old->next) {
+        if (old == c || old->host != host || old->priority != c->priority || old->users)
+            continue;
+        if (old->members && !has_ended(lane, old))
+            continue;                    /* two servers that have one name, or so it seems */
+        if (old->host != host || old->priority != c->priority || old->members || !in_use(c))
+            continue;                    /* not what it was, after the lock was let go */
+        if (c->spared_until < old->spared_until)
+            c->spared_until = old->spared_until;
+        old->silent_since = 0;
+        old->host = NULL;
+    }
+    if (!in_use(c))
+        return;
     c->host = host;
+    for (ch = c->members; ch; ch = ch->fellow)
+        ch->host = host;
 }
 
-void ex_circuits_learn(ex_lane *lane, const char *host)
+/* Ask what the host of a circuit is called now. Lane lock let go. 0: nobody could be asked, or its connection has ended. */
+static int look_up(ex_lane *lane, struct ex_circuit *c)
 {
-    struct ex_circuit *c;                /* none is ever taken out of the list */
     char now[EX_HOST_BYTES];
-    for (c = lane->circuits; c; c = c->next)
-        if (in_use(c) && may_be(c->host, host) && circuit_host(lane, c, now) && may_be(c->host, now))
-            named(lane, c, now);
+    if (!circuit_host(lane, c, now))
+        return 0;
+    if (!strcmp(now, NOWHERE)) {
+        if (!c->users)
+            ended(c);
+        return 0;
+    }
+    if (may_be(c->host, now))
+        named(lane, c, now);
+    return 1;
 }
 
-/* One that is in use, before one that was. */
+/* One with users, before one that is silent, before one that was. */
 static struct ex_circuit *find(const ex_lane *lane, const char *host, unsigned priority)
 {
-    struct ex_circuit *c, *was = NULL;
+    struct ex_circuit *c = lane->newest_circuit, *other = NULL;
+    if (c && c->users && c->priority == priority && c->host && !strcmp(c->host, host))
+        return c;                        /* most connect many at a time */
     for (c = lane->circuits; c; c = c->next)
         if (c->host && c->priority == priority && !strcmp(c->host, host)) {
-            if (in_use(c))
+            if (c->users)
                 return c;
-            was = c;
+            if (!other || c->silent_since)
+                other = c;
         }
-    return was;
+    return other;
+}
+
+void ex_circuits_learn(ex_lane *lane, const char *host, int priority)
+{
+    struct ex_circuit *c;
+    if (is_address(host))
+        return;
+    if (priority >= 0) {
+        c = find(lane, host, (unsigned)priority);
+        if (c && c->users)
+            return;
+    }
+    for (c = lane->circuits; c; c = c->next)
+        if (in_use(c) && may_be(c->host, host))
+            look_up(lane, c);
 }
 
 struct ex_circuit *ex_circuit_named(ex_lane *lane, const char *host, unsigned priority)
 {
-    struct ex_circuit *c = find(lane, host, priority);
+    struct ex_circuit *c = find(lane, host, priority), *fresh = NULL;
     const char *name;
-    if (c && in_use(c))
-        return c;
-    ex_circuits_learn(lane, host);
-    c = find(lane, host, priority);
     if (c)
         return c;
     name = host_kept(lane, host);
-    if (!name)
-        return NULL;
+    for (c = lane->circuits; name && c && c->host; c = c->next)
+        ;
+    if (name && !c) {
+        ex_unlock(&lane->lock);
+        fresh = (struct ex_circuit *)calloc(1, sizeof *fresh);
+        ex_lock(&lane->lock);
+        if (fresh) {
+            fresh->next = lane->circuits;
+            lane->circuits = fresh;
+        }
+    }
+    c = find(lane, host, priority);      /* another thread may have been faster */
+    if (c || !name)
+        return c;
     for (c = lane->circuits; c && c->host; c = c->next)
         ;
-    if (!c) {
-        ex_unlock(&lane->lock);
-        c = (struct ex_circuit *)calloc(1, sizeof *c);
-        ex_lock(&lane->lock);
-        if (!c)
-            return NULL;
-        c->next = lane->circuits;
-        lane->circuits = c;
+    if (c) {
+        c->spared_until = 0;
+        c->host = name;
+        c->priority = priority;
     }
-    c->spared_until = 0;
-    c->host = name;
-    c->priority = priority;
     return c;
-}
-
-/* ------------------------------------------------------------------ members */
-
-void ex_circuit_joined(ex_channel *ch, struct ex_circuit *circuit)
-{
-    if (circuit)
-        circuit->silent_since = 0;
-    if (ch->circuit || !circuit)
-        return;
-    ch->circuit = circuit;
-    circuit->member = ch;
-    if (circuit->users++ == 0)
-        ch->lane->circuits_used++;
-}
-
-/* Why anybody counts: libca closes a circuit with its last channel, and for as long as that takes (a round trip, or
- * until a busy server looks up) it installs each channel it then finds there on the dying circuit. Those come back after
- * its disconnect governor's ten seconds (cac::transferChanToVirtCircuit, disconnectGovernorTimer). So new channels wait
- * until the circuit is gone: see ex_ca_create. */
-void ex_channel_left(ex_channel *ch, int cleared)
-{
-    ex_lane *lane = ch->lane;
-    struct ex_circuit *circuit = ch->circuit;
-    if (!circuit)
-        return;
-    ch->circuit = NULL;
-    if (circuit->member == ch)
-        circuit->member = NULL;
-    if (--circuit->users > 0)
-        return;
-    lane->circuits_used--;
-    if (cleared && !ch->last_of_circuit) {
-        ch->last_of_circuit = 1;
-        lane->emptied++;
-        lane->closing_until = ex_now() + EX_CLOSING_NS;
-    }
 }
 
 /* ----------------------------------------------------------- dead circuits */
 
-/* When the keeper should look at a silent circuit. Lane lock held. */
+/* When the keeper should look at a silent circuit. */
 static void look_at(ex_lane *lane, const struct ex_circuit *c)
 {
     int64_t due;
@@ -225,19 +318,21 @@ static void look_at(ex_lane *lane, const struct ex_circuit *c)
         lane->dead_due = due;
 }
 
-void ex_circuit_silent(ex_lane *lane, struct ex_circuit *c)
+void ex_circuit_silent(ex_channel *ch)
 {
-    if (!c || c->silent_since)
+    struct ex_circuit *c = ch->circuit;
+    ex_lane *lane = ch->lane;
+    if (!c || ch->silent)
         return;
-    c->silent_since = ex_now();
-    look_at(lane, c);
-    ex_signal(&lane->plan);
-}
-
-static void ended(struct ex_circuit *c)
-{
-    c->silent_since = 0;
-    c->ended++;
+    if (!c->silent_since) {
+        dismiss_silent(c);               /* of another silence, whose end nobody told */
+        c->silent_since = ex_now();
+        look_at(lane, c);
+        ex_signal(&lane->plan);
+    }
+    ch->silent = 1;
+    if (--c->users == 0)
+        lane->circuits_used--;
 }
 
 /* libca tells of the end of a silent circuit by ECA_DISCONN with the name of its host, and not its channels: they are
@@ -257,30 +352,50 @@ void ex_circuit_ended(ex_lane *lane, const char *host)
         ended(found);
 }
 
-int ex_circuit_taints(const struct ex_circuit *c, const ex_channel *ch)
-{
-    return ch->tainted && c && ch->silent_on == c && ch->tainted_in == c->ended;
-}
-
-/* Whether libca has it on that circuit, by the name of its host: it was connected there, or its server never answered.
- * Lane lock let go around libca. */
-static int is_there(ex_channel *ch, const struct ex_circuit *c, const char *host)
-{
-    char its[EX_HOST_BYTES];
-    if (ch->priority != c->priority)
-        return 0;
-    if (ex_circuit_taints(c, ch))
-        return 1;
-    host_now(ch, its);
-    return !strcmp(its, host);
-}
-
 void ex_channel_not_dead(ex_channel *ch)
 {
     if (!ch->of_dead)
         return;
     ch->of_dead = 0;
     ch->lane->dying--;
+}
+
+/* The keeper shall clear it, and create it anew when the circuit is gone. */
+static void leave_dead(ex_channel *ch, struct ex_circuit *c)
+{
+    if (!ch->id || !ch->wanted || ch->state == EX_UP || ch->of_dead)
+        return;
+    ch->recreate = ch->of_dead = 1;
+    ch->lane->dying++;
+    c->left++;
+    ex_channel_plan(ch);
+}
+
+/* The channels whose server has never answered for them are on the circuit, too, by the name of its host. One pass for
+ * all that are left: libca is asked for each channel that is not connected. Lane lock let go around libca. */
+static void unanswered_leave_dead(ex_lane *lane)
+{
+    ex_channel *ch, *held = NULL;
+    for (ch = lane->channels; ch; ch = ch->next) {
+        char host[EX_HOST_BYTES];
+        struct ex_circuit *c;
+        if (!ch->id || !ch->wanted || ch->state == EX_UP || ch->of_dead || ch->circuit)
+            continue;
+        ex_channel_ref(ch);              /* it stays in the list while the lock is let go */
+        host_now(ch, host);
+        c = find(lane, host, ch->priority);
+        if (c && c->leaving && c->leaving == c->silent_since && !ch->circuit)
+            leave_dead(ch, c);
+        ex_unlock(&lane->lock);
+        if (held)
+            ex_channel_unref(held);
+        held = ch;
+        ex_lock(&lane->lock);
+    }
+    ex_unlock(&lane->lock);
+    if (held)
+        ex_channel_unref(held);
+    ex_lock(&lane->lock);
 }
 
 /* libca keeps a circuit that answers nothing until TCP gives up, a quarter of an hour later, and does not search for
@@ -290,60 +405,44 @@ void ex_channel_not_dead(ex_channel *ch)
 void ex_lane_leave_dead(ex_lane *lane)
 {
     struct ex_circuit *c;
-    ex_channel *ch, *held = NULL;
+    ex_channel *ch;
+    int any = 0;
     int64_t now = ex_now();
     lane->dead_due = 0;
     for (c = lane->circuits; c; c = c->next) {
-        unsigned before = lane->dying;
         int64_t since = c->silent_since;
-        char host[EX_HOST_BYTES];
         if (!since)
             continue;
         if (now < since + lane->dead_after || now < c->spared_until) {
             look_at(lane, c);
             continue;
         }
-        if (!circuit_host(lane, c, host))
-            snprintf(host, sizeof host, "%s", c->host);
+        look_up(lane, c);
         if (c->silent_since != since)
-            continue;                    /* it answered, or ended, while libca was asked */
-        if (!strcmp(host, NOWHERE)) {    /* its connection has ended: see ex_circuit_ended */
-            ended(c);
-            continue;
-        }
+            continue;                    /* it has ended, or answered while libca was asked */
         c->spared_until = now + EX_SPARED_NS;
-        /* If it answers, or ends, while the lock is let go, those that are left stay where they are. */
-        for (ch = lane->channels; ch && c->silent_since == since; ch = ch->next) {
-            int there;
-            if (!ch->id || !ch->wanted || ch->state == EX_UP || ch->of_dead)
-                continue;
-            ex_channel_ref(ch);          /* it stays in the list while the lock is let go */
-            there = is_there(ch, c, host);
-            if (there && ch->id && ch->wanted && ch->state != EX_UP) {
-                ch->recreate = ch->of_dead = 1;
-                lane->dying++;
-                ex_channel_plan(ch);
-            }
-            ex_unlock(&lane->lock);
-            if (held)
-                ex_channel_unref(held);
-            held = ch;
-            ex_lock(&lane->lock);
-        }
-        if (c->silent_since == since)    /* and has not answered meanwhile, and fallen silent anew */
-            c->silent_since = 0;
-        if (lane->dying > before) {
-            char text[EX_HOST_BYTES + 100];
-            lane->dead_circuits++;
-            lane->closing_until = ex_now() + EX_CLOSING_NS;
-            snprintf(text, sizeof text, "%s has answered nothing for too long: its channels search for another server", host);
-            ex_unlock(&lane->lock);
-            ex_log(lane, 30, "", text);
-            ex_lock(&lane->lock);
-        }
+        c->leaving = since;
+        c->left = 0;
+        for (ch = c->members; ch; ch = ch->fellow)
+            leave_dead(ch, c);
+        any = 1;
     }
-    ex_unlock(&lane->lock);
-    if (held)
-        ex_channel_unref(held);
-    ex_lock(&lane->lock);
+    if (any)
+        unanswered_leave_dead(lane);
+    for (c = lane->circuits; any && c; c = c->next) {
+        char text[EX_HOST_BYTES + 100];
+        if (!c->leaving)
+            continue;
+        if (c->silent_since == c->leaving)
+            c->silent_since = 0;         /* else it has answered, and may have fallen silent anew */
+        c->leaving = 0;
+        if (!c->left || !c->host)
+            continue;
+        lane->dead_circuits++;
+        lane->closing_until = ex_now() + EX_CLOSING_NS;
+        snprintf(text, sizeof text, "%s has answered nothing for too long: its channels search for another server", c->host);
+        ex_unlock(&lane->lock);
+        ex_log(lane, 30, "", text);
+        ex_lock(&lane->lock);
+    }
 }

@@ -469,6 +469,7 @@ static void channel_end(ex_lane *lane, ex_channel *ch)
             ex_lent_add(-1);
         }
     ch->tainted = 0;
+    ex_channel_left(ch, 0);
     if (ch->state == EX_UP)
         ch->state = EX_DOWN;             /* it had just come back: nobody may call with a chid that is gone */
     ch->lent = 0;

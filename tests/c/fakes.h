@@ -36,8 +36,17 @@ static unsigned long fake_count(chid id) { return fake_of(id)->count; }
 static unsigned fake_reading(chid id) { return atomic_load(&fake_of(id)->reading); }
 static unsigned fake_writing(chid id) { return atomic_load(&fake_of(id)->writing); }
 static void *fake_puser(chid id) { return fake_of(id)->ch; }
+static void (*fake_asked)(fake *f);      /* what happens while libca is asked for a host, once; of one thread */
+static atomic_int fake_questions;        /* for hosts */
+
 static unsigned fake_host(chid id, char *text, unsigned size)
 {
+    void (*happens)(fake *) = fake_asked;
+    fake_questions++;
+    if (happens) {
+        fake_asked = NULL;
+        happens(fake_of(id));
+    }
     snprintf(text, size, "%s", fake_of(id)->host);
     return (unsigned)strlen(text);
 }
