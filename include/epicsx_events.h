@@ -244,7 +244,7 @@ struct ex_channel {
     int tainted;                 /* it was silent there: what is cancelled now libca does not cancel at the server */
     unsigned long count;
     const char *host;
-    struct ex_circuit *circuit;  /* where libca has it, NULL: nowhere */
+    struct ex_circuit *circuit;  /* where it connected and libca has it still; NULL: nowhere that is known */
     ex_channel *fellow, **at;    /* the next there, and what points to this one */
     int silent;                  /* that answers nothing: libca has it there, and it is not connected */
     int last_of_circuit;         /* its clear will close that */

@@ -68,7 +68,7 @@ class LoopCounts(NamedTuple):
 
 
 class HandOver:
-    """Puts that a thread hands over to libca, those to one server in the order in which they were asked for.
+    """Puts that a thread hands over to libca, those over one circuit in the order in which they were asked for.
 
     Each connection has a line of its own, as a full circuit holds up what is behind. It has a thread while puts wait.
     """
@@ -78,7 +78,7 @@ class HandOver:
         self._lines: dict[int, deque[Callable[[], None]]] = {}
 
     def busy(self, core: _ca.Core) -> bool:
-        """Whether a put to its server waits or is just being handed over: what follows must not overtake it."""
+        """Whether a put over its circuit waits or is just being handed over: what follows must not overtake it."""
         return bool(self._lines) and core.circuit in self._lines
 
     def add(self, circuit: int, put: Callable[[], None]) -> None:

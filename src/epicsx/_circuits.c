@@ -201,24 +201,25 @@ static int has_ended(ex_lane *lane, struct ex_circuit *c)
 /* The host of a circuit has this name. Who had it before, and is not connected, has it no more. Lane lock let go. */
 static void named(ex_lane *lane, struct ex_circuit *c, const char *name)
 {
+    const char *was = c->host;           /* while it is called so, it has not been used again for another server */
     struct ex_circuit *old;              /* none is ever taken out of the list */
     ex_channel *ch;
     const char *host = host_kept(lane, name);
-    if (!host || !in_use(c))
+    if (!host || c->host != was || !in_use(c))
         return;
     for (old = lane->circuits; old; old = old->next) {
         if (old == c || old->host != host || old->priority != c->priority || old->users)
             continue;
         if (old->members && !has_ended(lane, old))
             continue;                    /* two servers that have one name, or so it seems */
-        if (old->host != host || old->priority != c->priority || old->members || !in_use(c))
+        if (old->host != host || old->priority != c->priority || old->members || c->host != was || !in_use(c))
             continue;                    /* not what it was, after the lock was let go */
         if (c->spared_until < old->spared_until)
             c->spared_until = old->spared_until;
         old->silent_since = 0;
         old->host = NULL;
     }
-    if (!in_use(c))
+    if (c->host != was || !in_use(c))
         return;
     c->host = host;
     for (ch = c->members; ch; ch = ch->fellow)
@@ -257,6 +258,7 @@ static struct ex_circuit *find(const ex_lane *lane, const char *host, unsigned p
     return other;
 }
 
+/* Lane lock let go for memory and around libca. */
 void ex_circuits_learn(ex_lane *lane, const char *host, int priority)
 {
     struct ex_circuit *c;
@@ -272,6 +274,7 @@ void ex_circuits_learn(ex_lane *lane, const char *host, int priority)
             look_up(lane, c);
 }
 
+/* Lane lock let go for memory. */
 struct ex_circuit *ex_circuit_named(ex_lane *lane, const char *host, unsigned priority)
 {
     struct ex_circuit *c = find(lane, host, priority), *fresh = NULL;
@@ -297,6 +300,7 @@ struct ex_circuit *ex_circuit_named(ex_lane *lane, const char *host, unsigned pr
         ;
     if (c) {
         c->spared_until = 0;
+        c->left = 0;
         c->host = name;
         c->priority = priority;
     }
@@ -337,7 +341,7 @@ void ex_circuit_silent(ex_channel *ch)
 
 /* libca tells of the end of a silent circuit by ECA_DISCONN with the name of its host, and not its channels: they are
  * told already (tcpiiu::disconnectAllChannels). Of several circuits to one host nobody can tell which it was: then all is
- * left as it was, until the keeper looks at the silent ones. */
+ * left as it was, until a silent one's channels are asked for its name, by the keeper at the latest if it is to look. */
 void ex_circuit_ended(ex_lane *lane, const char *host)
 {
     struct ex_circuit *c, *found = NULL;
@@ -383,7 +387,7 @@ static void unanswered_leave_dead(ex_lane *lane)
             continue;
         ex_channel_ref(ch);              /* it stays in the list while the lock is let go */
         host_now(ch, host);
-        c = find(lane, host, ch->priority);
+        c = strcmp(host, NOWHERE) ? find(lane, host, ch->priority) : NULL;
         if (c && c->leaving && c->leaving == c->silent_since && !ch->circuit)
             leave_dead(ch, c);
         ex_unlock(&lane->lock);
@@ -401,7 +405,7 @@ static void unanswered_leave_dead(ex_lane *lane)
 /* libca keeps a circuit that answers nothing until TCP gives up, a quarter of an hour later, and does not search for
  * its channels meanwhile (tcpiiu::unresponsiveCircuitNotify). It lets go of it with its last channel. So all of them are
  * cleared, and created anew when the circuit is gone. The same address is spared for a while: a server that
- * is only slow must not be made slower by clients that come and go. */
+ * is only slow must not be made slower by clients that come and go. Lane lock let go for memory and around libca. */
 void ex_lane_leave_dead(ex_lane *lane)
 {
     struct ex_circuit *c;
@@ -420,7 +424,10 @@ void ex_lane_leave_dead(ex_lane *lane)
         look_up(lane, c);
         if (c->silent_since != since)
             continue;                    /* it has ended, or answered while libca was asked */
-        c->spared_until = now + EX_SPARED_NS;
+        if (now < c->spared_until) {     /* by the name that it has now */
+            look_at(lane, c);
+            continue;
+        }
         c->leaving = since;
         c->left = 0;
         for (ch = c->members; ch; ch = ch->fellow)
@@ -438,6 +445,7 @@ void ex_lane_leave_dead(ex_lane *lane)
         c->leaving = 0;
         if (!c->left || !c->host)
             continue;
+        c->spared_until = now + EX_SPARED_NS;
         lane->dead_circuits++;
         lane->closing_until = ex_now() + EX_CLOSING_NS;
         snprintf(text, sizeof text, "%s has answered nothing for too long: its channels search for another server", c->host);

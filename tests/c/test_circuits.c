@@ -353,6 +353,48 @@ static void one_is_spared_by_whatever_name(void)
     done();
 }
 
+static void one_is_spared_by_a_name_that_comes_while_it_is_silent(void)
+{
+    begin();
+    fall_silent();
+    time_passed += lane->dead_after + SECOND;
+    CHECK(due_and_done());
+    cleared_and_created();
+    strcpy(f.host, ADDRESS);
+    fake_up(&f);
+    fall_silent();
+    strcpy(f.host, "ioc:5064");          /* and nobody else connects */
+    time_passed += lane->dead_after + SECOND;
+    CHECK(due_and_done());
+    CHECK(!ch->recreate);
+    CHECK_EQ(lane->dead_circuits, 1);
+    time_passed += EX_SPARED_NS;
+    CHECK(due_and_done());
+    CHECK(ch->recreate);
+    CHECK_EQ(lane->dead_circuits, 2);
+    cleared_and_created();
+    done();
+}
+
+static void one_that_nobody_left_is_not_spared(void)
+{
+    begin();
+    strcpy(g.host, "<disconnected>");
+    fall_silent();
+    end_channel(ch);
+    time_passed += lane->dead_after + SECOND;
+    due_and_done();
+    CHECK_EQ(lane->dead_circuits, 0);
+    ch = fake_channel(lane, &f, "dev:x", DBR_DOUBLE, 1);
+    fake_up(&f);
+    fall_silent();
+    time_passed += lane->dead_after + SECOND;
+    CHECK(due_and_done());
+    CHECK(ch->recreate);
+    cleared_and_created();
+    done();
+}
+
 static void connections_without_end_need_no_more_memory(void)
 {
     int i;
@@ -676,6 +718,53 @@ static void one_that_answers_late_is_left_in_time(void)
     done();
 }
 
+/* While the keeper asks for `urgent`, the circuit that is left has ended, given its name away, and is another server's. */
+static void it_is_used_again(fake *unused)
+{
+    struct ex_circuit *was = ch->circuit;
+    (void)unused;
+    strcpy(f.host, "<disconnected>");
+    strcpy(g.host, ADDRESS);
+    fake_up(&g);                         /* the server is back */
+    strcpy(g.host, "ioc:5064");
+    strcpy(urgent.host, "ioc:5064");
+    fake_up(&urgent);
+    CHECK(!was->host);
+    strcpy(h.host, "other:5064");
+    fake_up(&h);
+    CHECK(third->circuit == was);
+}
+
+static void at_the_second_question(fake *unused)
+{
+    (void)unused;
+    fake_asked = it_is_used_again;
+}
+
+static void nobody_else_is_called_dead(void)
+{
+    ex_taken t;
+    begin();
+    strcpy(g.host, "<disconnected>");
+    fourth = fake_channel(lane, &urgent, "dev:u", DBR_DOUBLE, 1);
+    strcpy(urgent.host, "<disconnected>");
+    fall_silent();
+    while (skip_note(lane))
+        ;
+    time_passed += lane->dead_after + SECOND;
+    fake_asked = at_the_second_question;
+    CHECK(due_and_done());
+    CHECK(!fake_asked);
+    CHECK_EQ(lane->dead_circuits, 0);
+    while (ex_lane_take(lane, &t)) {
+        CHECK(t.kind != EX_NOTE_LOG || t.a < 30);
+        ex_taken_done(&t);
+    }
+    CHECK(ch->recreate);                 /* it was, and libca searches for it anew in any case */
+    cleared_and_created();
+    done_with_four();
+}
+
 static void who_is_dropped_while_asked_is_planned(void)
 {
     begin();
@@ -720,6 +809,8 @@ int main(void)
     RUN(a_name_is_asked_for_whoever_is_left);
     RUN(names_of_other_servers_are_not_taken);
     RUN(one_is_spared_by_whatever_name);
+    RUN(one_is_spared_by_a_name_that_comes_while_it_is_silent);
+    RUN(one_that_nobody_left_is_not_spared);
     RUN(connections_without_end_need_no_more_memory);
     RUN(a_long_name_is_cut_off_by_libca);
     RUN(nowhere_is_no_name);
@@ -734,6 +825,7 @@ int main(void)
     RUN(one_used_again_begins_anew);
     RUN(one_that_answers_while_asked_is_not_left);
     RUN(one_that_answers_late_is_left_in_time);
+    RUN(nobody_else_is_called_dead);
     RUN(who_is_dropped_while_asked_is_planned);
     RUN(other_priorities_have_circuits_of_their_own);
     return finish();

@@ -39,7 +39,7 @@ def library(source: Path) -> Path:
 
 
 def preloaded(source: Path) -> dict[str, str]:
-    """Return the variable that has a process load it, before what this one has loaded."""
+    """Return the variable that has a process load it, behind what this one has loaded: a sanitizer must be first."""
     rest = os.environ.get("LD_PRELOAD", "")
     return {"LD_PRELOAD": ":".join(filter(None, (rest, str(library(source)))))}
 
