@@ -202,7 +202,7 @@ struct ex_lane {
     int64_t dead_due;            /* when the keeper looks at the silent ones; 0: there are none */
     unsigned dying;              /* channels that leave one and are not yet cleared */
     uint64_t dead_circuits;      /* how often one was left */
-    ex_mutex access_lock;        /* read-and-store of access rights; outer to `lock` */
+    ex_mutex access_lock;        /* read-and-store of access rights; outer to `census` and `lock` */
     ex_mutex census;             /* no channel is freed while they are counted; outer to `lock` */
     ex_tally past;               /* of the channels that were; under `census` */
 

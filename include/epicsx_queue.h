@@ -21,7 +21,7 @@ void ex_requests_over(ex_request *over);                          /* they end; t
 
 /* Circuits; all with the lane lock held on entry and exit. The first two let it go, for memory and to ask libca. */
 struct ex_circuit *ex_circuit_named(ex_lane *lane, const char *host, unsigned priority);    /* NULL: no memory */
-void ex_circuits_learn(ex_lane *lane, const char *host, int priority);  /* libca calls a host so: whose is it? priority -1: any */
+void ex_circuits_learn(ex_lane *lane, const char *host);               /* libca calls a host so: whose is it? */
 void ex_circuit_ended(ex_lane *lane, const char *host);                /* libca says so: of one whose channels were lost before */
 int ex_circuit_joined(ex_channel *ch, struct ex_circuit *c);           /* it is connected; 1: where it was when that fell silent */
 void ex_circuit_silent(ex_channel *ch);                                /* it is not connected any more, though that stands */

@@ -346,9 +346,6 @@ void ex_on_connection(struct connection_handler_args args)
         int reading, writing;
         struct ex_circuit *circuit;
         ex_host_of(args.chid, host);
-        ex_lock(&lane->lock);
-        ex_circuits_learn(lane, host, (int)ch->priority);
-        ex_unlock(&lane->lock);
         ex_lock(&lane->access_lock);     /* libca does not tell the rights again after an unresponsive time */
         reading = ex_libca.read_access(args.chid) != 0;
         writing = ex_libca.write_access(args.chid) != 0;
@@ -442,7 +439,7 @@ void ex_on_exception(struct exception_handler_args args)
     circuit_unresponsive = args.stat == ECA_UNRESPTMO;
     if (args.ctx && (args.stat == ECA_DISCONN || circuit_unresponsive)) {
         ex_lock(&lane->lock);
-        ex_circuits_learn(lane, args.ctx, -1);
+        ex_circuits_learn(lane, args.ctx);
         if (args.stat == ECA_DISCONN)
             ex_circuit_ended(lane, args.ctx);
         ex_unlock(&lane->lock);

@@ -163,9 +163,16 @@ static void host_now(ex_channel *ch, char *host)
         ex_channel_plan(ch);             /* for what came meanwhile */
 }
 
-/* What libca calls the host of a circuit. Lane lock let go around libca. 0: nobody could be asked, or it is another by now.
+static void ended(struct ex_circuit *c)
+{
+    c->silent_since = 0;
+    dismiss_silent(c);
+}
+
+/* What libca calls the host of a circuit. Lane lock let go around libca. 0: nobody could be asked, it is another by now, or
+ * it was silent and its connection has ended, which libca may have told without saying whose end it was.
  * Who is connected joined after those that were lost, and is asked first: libca may have the others elsewhere. */
-static int circuit_host(ex_lane *lane, const struct ex_circuit *c, char *host)
+static int circuit_host(ex_lane *lane, struct ex_circuit *c, char *host)
 {
     ex_channel *ch;
     int still;
@@ -179,23 +186,13 @@ static int circuit_host(ex_lane *lane, const struct ex_circuit *c, char *host)
     ex_unlock(&lane->lock);
     ex_channel_unref(ch);
     ex_lock(&lane->lock);
-    return still && in_use(c);
-}
-
-static void ended(struct ex_circuit *c)
-{
-    c->silent_since = 0;
-    dismiss_silent(c);
-}
-
-/* Whether a silent circuit's connection has ended, of which libca did not say whose end it was. Lane lock let go. */
-static int has_ended(ex_lane *lane, struct ex_circuit *c)
-{
-    char host[EX_HOST_BYTES];
-    if (!circuit_host(lane, c, host) || c->users || strcmp(host, NOWHERE))
+    if (!still || !in_use(c))
         return 0;
-    ended(c);
-    return 1;
+    if (strcmp(host, NOWHERE))
+        return 1;
+    if (!c->users)
+        ended(c);
+    return 0;
 }
 
 /* The host of a circuit has this name. Who had it before, and is not connected, has it no more. Lane lock let go. */
@@ -205,14 +202,17 @@ static void named(ex_lane *lane, struct ex_circuit *c, const char *name)
     struct ex_circuit *old;              /* none is ever taken out of the list */
     ex_channel *ch;
     const char *host = host_kept(lane, name);
+    char its[EX_HOST_BYTES];
     if (!host || c->host != was || !in_use(c))
         return;
     for (old = lane->circuits; old; old = old->next) {
         if (old == c || old->host != host || old->priority != c->priority || old->users)
             continue;
-        if (old->members && !has_ended(lane, old))
+        if (old->members)
+            circuit_host(lane, old, its);    /* it may have ended */
+        if (old->members)
             continue;                    /* two servers that have one name, or so it seems */
-        if (old->host != host || old->priority != c->priority || old->members || c->host != was || !in_use(c))
+        if (old->host != host || old->priority != c->priority || c->host != was || !in_use(c))
             continue;                    /* not what it was, after the lock was let go */
         if (c->spared_until < old->spared_until)
             c->spared_until = old->spared_until;
@@ -226,20 +226,12 @@ static void named(ex_lane *lane, struct ex_circuit *c, const char *name)
         ch->host = host;
 }
 
-/* Ask what the host of a circuit is called now. Lane lock let go. 0: nobody could be asked, or its connection has ended. */
-static int look_up(ex_lane *lane, struct ex_circuit *c)
+/* Ask what the host of a circuit is called now. Lane lock let go. */
+static void look_up(ex_lane *lane, struct ex_circuit *c)
 {
     char now[EX_HOST_BYTES];
-    if (!circuit_host(lane, c, now))
-        return 0;
-    if (!strcmp(now, NOWHERE)) {
-        if (!c->users)
-            ended(c);
-        return 0;
-    }
-    if (may_be(c->host, now))
+    if (circuit_host(lane, c, now) && may_be(c->host, now))
         named(lane, c, now);
-    return 1;
 }
 
 /* One with users, before one that is silent, before one that was. */
@@ -259,52 +251,54 @@ static struct ex_circuit *find(const ex_lane *lane, const char *host, unsigned p
 }
 
 /* Lane lock let go for memory and around libca. */
-void ex_circuits_learn(ex_lane *lane, const char *host, int priority)
+void ex_circuits_learn(ex_lane *lane, const char *host)
 {
     struct ex_circuit *c;
     if (is_address(host))
         return;
-    if (priority >= 0) {
-        c = find(lane, host, (unsigned)priority);
-        if (c && c->users)
-            return;
-    }
     for (c = lane->circuits; c; c = c->next)
         if (in_use(c) && may_be(c->host, host))
             look_up(lane, c);
 }
 
-/* Lane lock let go for memory. */
+/* One without a host; with none, one more is made. Lane lock let go for memory; NULL without any. */
+static struct ex_circuit *spare(ex_lane *lane)
+{
+    struct ex_circuit *c;
+    for (c = lane->circuits; c; c = c->next)
+        if (!c->host)
+            return c;
+    ex_unlock(&lane->lock);
+    c = (struct ex_circuit *)calloc(1, sizeof *c);
+    ex_lock(&lane->lock);
+    if (!c)
+        return NULL;
+    c->next = lane->circuits;
+    lane->circuits = c;
+    return c;
+}
+
+/* Lane lock let go for memory and around libca. */
 struct ex_circuit *ex_circuit_named(ex_lane *lane, const char *host, unsigned priority)
 {
-    struct ex_circuit *c = find(lane, host, priority), *fresh = NULL;
+    struct ex_circuit *c = find(lane, host, priority), *fresh;
     const char *name;
+    if (c && c->users)
+        return c;                        /* most connects */
+    ex_circuits_learn(lane, host);
+    c = find(lane, host, priority);
     if (c)
         return c;
     name = host_kept(lane, host);
-    for (c = lane->circuits; name && c && c->host; c = c->next)
-        ;
-    if (name && !c) {
-        ex_unlock(&lane->lock);
-        fresh = (struct ex_circuit *)calloc(1, sizeof *fresh);
-        ex_lock(&lane->lock);
-        if (fresh) {
-            fresh->next = lane->circuits;
-            lane->circuits = fresh;
-        }
-    }
+    fresh = name ? spare(lane) : NULL;
     c = find(lane, host, priority);      /* another thread may have been faster */
-    if (c || !name)
+    if (c || !fresh)
         return c;
-    for (c = lane->circuits; c && c->host; c = c->next)
-        ;
-    if (c) {
-        c->spared_until = 0;
-        c->left = 0;
-        c->host = name;
-        c->priority = priority;
-    }
-    return c;
+    fresh->spared_until = 0;
+    fresh->left = 0;
+    fresh->host = name;
+    fresh->priority = priority;
+    return fresh;
 }
 
 /* ----------------------------------------------------------- dead circuits */
@@ -364,10 +358,15 @@ void ex_channel_not_dead(ex_channel *ch)
     ch->lane->dying--;
 }
 
+static int may_leave(const ex_channel *ch)
+{
+    return ch->id && ch->wanted && ch->state != EX_UP && !ch->of_dead;
+}
+
 /* The keeper shall clear it, and create it anew when the circuit is gone. */
 static void leave_dead(ex_channel *ch, struct ex_circuit *c)
 {
-    if (!ch->id || !ch->wanted || ch->state == EX_UP || ch->of_dead)
+    if (!may_leave(ch))
         return;
     ch->recreate = ch->of_dead = 1;
     ch->lane->dying++;
@@ -383,7 +382,7 @@ static void unanswered_leave_dead(ex_lane *lane)
     for (ch = lane->channels; ch; ch = ch->next) {
         char host[EX_HOST_BYTES];
         struct ex_circuit *c;
-        if (!ch->id || !ch->wanted || ch->state == EX_UP || ch->of_dead || ch->circuit)
+        if (!may_leave(ch) || ch->circuit)
             continue;
         ex_channel_ref(ch);              /* it stays in the list while the lock is let go */
         host_now(ch, host);

@@ -296,6 +296,28 @@ static int handle_consistent(ex_handle *h)
            h->received == h->delivered + h->merged + h->dropped + h->waiting;
 }
 
+/* Every member of a circuit is there, once; users and circuits in use are those that are counted. Lane lock held. */
+static int circuits_consistent(const ex_lane *lane)
+{
+    const struct ex_circuit *c;
+    const ex_channel *ch;
+    unsigned used = 0, members = 0, linked = 0;
+    int ok = 1;
+    for (c = lane->circuits; c; c = c->next) {
+        unsigned users = 0;
+        for (ch = c->members; ch; ch = ch->fellow) {
+            ok = ok && ch->circuit == c && *ch->at == ch && (ch->silent || ch->host == c->host);
+            users += !ch->silent;
+            members++;
+        }
+        ok = ok && c->users == users && (c->host || (!c->members && !c->silent_since));
+        used += users > 0;
+    }
+    for (ch = lane->channels; ch; ch = ch->next)
+        linked += ch->circuit != NULL;
+    return ok && lane->circuits_used == used && members == linked;
+}
+
 /* The lists are whole in both directions, and every count is what one finds by counting. */
 __attribute__((unused))
 static int lane_consistent(ex_lane *lane)
@@ -327,7 +349,7 @@ static int lane_consistent(ex_lane *lane)
                     bytes += h->bytes;
                 }
             }
-    ok = ok && waiting == events && events == lane->events && bytes == lane->bytes;
+    ok = ok && waiting == events && events == lane->events && bytes == lane->bytes && circuits_consistent(lane);
     ex_unlock(&lane->lock);
     return ok;
 }

@@ -33,6 +33,12 @@ static int due_and_done(void)
     return due;
 }
 
+static int when_due(void)
+{
+    time_passed += lane->dead_after + SECOND;
+    return due_and_done();
+}
+
 /* What the keeper does then, in short. */
 static void cleared_and_created(void)
 {
@@ -47,48 +53,13 @@ static void cleared_and_created(void)
     ex_unlock(&lane->lock);
 }
 
-/* Every member is there, once; users and circuits in use are those that are counted. */
-static void counts_are_right(void)
-{
-    const struct ex_circuit *c;
-    const ex_channel *each;
-    unsigned used = 0, members = 0, linked = 0;
-    for (c = lane->circuits; c; c = c->next) {
-        unsigned users = 0;
-        for (each = c->members; each; each = each->fellow) {
-            CHECK(each->circuit == c && *each->at == each);
-            CHECK(each->silent || each->host == c->host);
-            users += !each->silent;
-            members++;
-        }
-        CHECK_EQ(c->users, users);
-        CHECK(c->host || (!c->members && !c->silent_since));
-        used += users > 0;
-    }
-    for (each = lane->channels; each; each = each->next)
-        linked += each->circuit != NULL;
-    CHECK_EQ(lane->circuits_used, used);
-    CHECK_EQ(members, linked);
-}
-
-static void done(void)
-{
-    counts_are_right();
-    end_channel(ch);
-    end_channel(second);
-    counts_are_right();
-    end_channel(third);
-    end_lane(lane);
-}
-
 static void all_channels_leave_a_dead_circuit(void)
 {
     begin();                             /* `second` is on it too, though the server has never answered for it */
     fall_silent();
     CHECK(lane->dead_due != 0);
     CHECK(!due_and_done());
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
+    CHECK(when_due());
     CHECK(ch->recreate && ch->of_dead && ch->planned);
     CHECK(second->recreate && second->of_dead && second->planned);
     CHECK(!third->recreate && !third->planned);
@@ -103,7 +74,15 @@ static void all_channels_leave_a_dead_circuit(void)
     CHECK_EQ(lane->dead_circuits, 1);
     cleared_and_created();
     CHECK_EQ(lane->dying, 0);
-    done();
+    end();
+}
+
+static void begin_left(void)
+{
+    begin();
+    fall_silent();
+    CHECK(when_due());
+    cleared_and_created();
 }
 
 static void one_that_answers_again_is_not_dead(void)
@@ -111,29 +90,23 @@ static void one_that_answers_again_is_not_dead(void)
     begin();
     fall_silent();
     fake_up(&f);
-    time_passed += lane->dead_after + SECOND;
-    due_and_done();
+    when_due();
     CHECK(!ch->recreate && !second->recreate);
     CHECK_EQ(lane->dead_circuits, 0);
-    done();
+    end();
 }
 
 static void a_circuit_is_spared_for_a_while(void)
 {
-    begin();
-    fall_silent();
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
-    cleared_and_created();
+    begin_left();
     fake_up(&f);
     fall_silent();
-    time_passed += lane->dead_after + SECOND;
-    CHECK(!due_and_done());
+    CHECK(!when_due());
     time_passed += EX_SPARED_NS;
     CHECK(due_and_done());
     CHECK_EQ(lane->dead_circuits, 2);
     cleared_and_created();
-    done();
+    end();
 }
 
 static void each_dead_circuit_is_counted_once(void)
@@ -142,15 +115,13 @@ static void each_dead_circuit_is_counted_once(void)
     strcpy(h.host, "other:5064");
     fake_up(&h);
     fall_silent();
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
+    CHECK(when_due());
     cleared_and_created();
     these_fall_silent(&h, NULL);
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
+    CHECK(when_due());
     CHECK_EQ(lane->dead_circuits, 2);
     cleared_and_created();
-    done();
+    end();
 }
 
 static void two_that_are_dead_at_once(void)
@@ -160,13 +131,12 @@ static void two_that_are_dead_at_once(void)
     fake_up(&h);
     fall_silent();
     these_fall_silent(&h, NULL);
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
+    CHECK(when_due());
     CHECK(ch->recreate && second->recreate && third->recreate);
     CHECK_EQ(lane->dead_circuits, 2);
     CHECK_EQ(lane->dying, 3);
     cleared_and_created();
-    done();
+    end();
 }
 
 static void never_is_never(void)
@@ -178,7 +148,7 @@ static void never_is_never(void)
     time_passed += 1000000 * SECOND;
     CHECK(!due_and_done());
     CHECK_EQ(ch->unresponsive, 1);
-    done();
+    end();
 }
 
 static void one_whose_connection_ends_is_not_left_again(void)
@@ -189,8 +159,7 @@ static void one_whose_connection_ends_is_not_left_again(void)
     CHECK(lane->circuits->silent_since != 0);
     disconnected("ioc:5064");            /* libca says no more: the channel is told already */
     CHECK_EQ(lane->circuits->silent_since, 0);
-    time_passed += lane->dead_after + SECOND;
-    due_and_done();
+    when_due();
     CHECK(!ch->recreate && !second->recreate);
     CHECK_EQ(lane->dead_circuits, 0);
     CHECK_EQ(ch->tainted, 1);
@@ -199,7 +168,7 @@ static void one_whose_connection_ends_is_not_left_again(void)
     fall_silent();
     fake_up(&f);
     CHECK_EQ(ch->tainted, 1);
-    done();
+    end();
 }
 
 static void of_two_circuits_to_one_host_none_is_taken_for_ended(void)
@@ -211,7 +180,7 @@ static void of_two_circuits_to_one_host_none_is_taken_for_ended(void)
     disconnected("ioc:5064");
     fake_up(&f);
     CHECK_EQ(ch->tainted, 1);
-    done();
+    end();
 }
 
 static void one_that_has_ended_is_not_left(void)
@@ -222,20 +191,18 @@ static void one_that_has_ended_is_not_left(void)
     fall_silent();
     disconnected("ioc:5064");
     strcpy(f.host, "<disconnected>");
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
+    CHECK(when_due());
     CHECK(!ch->recreate && !second->recreate);
     CHECK_EQ(lane->dead_circuits, 0);
     strcpy(f.host, "ioc:5064");
     fake_up(&f);
     CHECK_EQ(ch->tainted, 0);
     fall_silent();                       /* and it was not spared for that */
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
+    CHECK(when_due());
     CHECK(ch->recreate && !second->recreate);
     CHECK_EQ(lane->dead_circuits, 1);
     cleared_and_created();
-    done();
+    end();
 }
 
 /* DNS answers late, and each connection of libca asks anew: its server is an address first, and has a name later. */
@@ -269,12 +236,11 @@ static void a_name_that_comes_late_is_of_the_same_circuit(void)
     CHECK_EQ(lane->circuits_used, 1);
     CHECK(ch->circuit == second->circuit);
     these_fall_silent(&f, &g);
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
+    CHECK(when_due());
     CHECK(ch->recreate && second->recreate);
     CHECK_EQ(lane->dead_circuits, 1);
     cleared_and_created();
-    done();
+    end();
 }
 
 static void the_end_of_one_whose_name_came_late_is_heard(void)
@@ -283,13 +249,12 @@ static void the_end_of_one_whose_name_came_late_is_heard(void)
     fall_silent();
     strcpy(f.host, "ioc:5064");
     disconnected("ioc:5064");
-    time_passed += lane->dead_after + SECOND;
-    due_and_done();
+    when_due();
     CHECK(!ch->recreate);
     CHECK_EQ(lane->dead_circuits, 0);
     fake_up(&f);
     CHECK_EQ(ch->tainted, 0);            /* the server knows it only since now */
-    done();
+    end();
 }
 
 static void who_never_connected_leaves_one_whose_name_came_late(void)
@@ -298,11 +263,10 @@ static void who_never_connected_leaves_one_whose_name_came_late(void)
     fall_silent();
     strcpy(f.host, "ioc:5064");
     strcpy(g.host, "ioc:5064");
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
+    CHECK(when_due());
     CHECK(ch->recreate && second->recreate);
     cleared_and_created();
-    done();
+    end();
 }
 
 static void a_name_is_asked_for_whoever_is_left(void)
@@ -314,7 +278,7 @@ static void a_name_is_asked_for_whoever_is_left(void)
     strcpy(g.host, "ioc:5064");
     fake_up(&g);
     CHECK_EQ(lane->circuits_used, 1);
-    done();
+    end();
 }
 
 static void names_of_other_servers_are_not_taken(void)
@@ -328,44 +292,36 @@ static void names_of_other_servers_are_not_taken(void)
     disconnected("other:5064");
     fall_silent();
     disconnected("other:5064");
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
+    CHECK(when_due());
     CHECK_EQ(lane->dead_circuits, 1);
     CHECK(ch->recreate && !second->recreate);
     cleared_and_created();
-    done();
+    end();
 }
 
 static void one_is_spared_by_whatever_name(void)
 {
     begin();                             /* as "ioc:5064" */
     fall_silent();
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
+    CHECK(when_due());
     cleared_and_created();
     strcpy(f.host, ADDRESS);
     fake_up(&f);
     strcpy(f.host, "ioc:5064");
     fall_silent();
-    time_passed += lane->dead_after + SECOND;
-    CHECK(!due_and_done());
+    CHECK(!when_due());
     CHECK_EQ(lane->dead_circuits, 1);
-    done();
+    end();
 }
 
 static void one_is_spared_by_a_name_that_comes_while_it_is_silent(void)
 {
-    begin();
-    fall_silent();
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
-    cleared_and_created();
+    begin_left();
     strcpy(f.host, ADDRESS);
     fake_up(&f);
     fall_silent();
     strcpy(f.host, "ioc:5064");          /* and nobody else connects */
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
+    CHECK(when_due());
     CHECK(!ch->recreate);
     CHECK_EQ(lane->dead_circuits, 1);
     time_passed += EX_SPARED_NS;
@@ -373,7 +329,7 @@ static void one_is_spared_by_a_name_that_comes_while_it_is_silent(void)
     CHECK(ch->recreate);
     CHECK_EQ(lane->dead_circuits, 2);
     cleared_and_created();
-    done();
+    end();
 }
 
 static void one_that_nobody_left_is_not_spared(void)
@@ -382,17 +338,15 @@ static void one_that_nobody_left_is_not_spared(void)
     strcpy(g.host, "<disconnected>");
     fall_silent();
     end_channel(ch);
-    time_passed += lane->dead_after + SECOND;
-    due_and_done();
+    when_due();
     CHECK_EQ(lane->dead_circuits, 0);
     ch = fake_channel(lane, &f, "dev:x", DBR_DOUBLE, 1);
     fake_up(&f);
     fall_silent();
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
+    CHECK(when_due());
     CHECK(ch->recreate);
     cleared_and_created();
-    done();
+    end();
 }
 
 static void connections_without_end_need_no_more_memory(void)
@@ -410,7 +364,7 @@ static void connections_without_end_need_no_more_memory(void)
         fake_down(&g);
     }
     CHECK(circuits() <= 3);
-    done();
+    end();
 }
 
 static void a_long_name_is_cut_off_by_libca(void)
@@ -424,15 +378,14 @@ static void a_long_name_is_cut_off_by_libca(void)
     fall_silent();
     strcpy(f.host, name);
     disconnected(told);
-    time_passed += lane->dead_after + SECOND;
-    due_and_done();
+    when_due();
     CHECK_EQ(lane->dead_circuits, 0);
     strcpy(g.host, name);
     strcpy(g.host + 80, ":5065");        /* and yet two servers of one host are two */
     fake_up(&f);
     fake_up(&g);
     CHECK_EQ(lane->circuits_used, 2);
-    done();
+    end();
 }
 
 /* Two priorities, so that nobody can tell whose end libca tells of: both have ended. */
@@ -453,10 +406,10 @@ static void two_end(const char *host)
     disconnected(host);
 }
 
-static void done_with_four(void)
+static void end_four(void)
 {
     end_channel(fourth);
-    done();
+    end();
 }
 
 static void nowhere_is_no_name(void)
@@ -472,7 +425,7 @@ static void nowhere_is_no_name(void)
     CHECK(!strcmp(ch->host, ADDRESS));
     fake_up(&f);
     CHECK_EQ(ch->tainted, 0);            /* it was noticed that the connection had ended */
-    done_with_four();
+    end_four();
 }
 
 static void who_was_lost_is_not_asked_for_the_connected(void)
@@ -492,12 +445,11 @@ static void who_was_lost_is_not_asked_for_the_connected(void)
     CHECK(third->circuit == ch->circuit);
     CHECK_EQ(lane->circuits_used, 2);
     these_fall_silent(&f, &h);           /* now it hangs, and stands */
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
+    CHECK(when_due());
     CHECK_EQ(lane->dead_circuits, 1);
     CHECK(ch->recreate && third->recreate && !second->recreate);
     cleared_and_created();
-    done_with_four();
+    end_four();
 }
 
 static void a_silent_one_without_channels_gives_its_name_away(void)
@@ -513,11 +465,10 @@ static void a_silent_one_without_channels_gives_its_name_away(void)
     fake_up(&g);
     CHECK_EQ(lane->circuits_used, 1);
     CHECK(ch->circuit == second->circuit);
-    counts_are_right();
-    time_passed += lane->dead_after + SECOND;
-    due_and_done();
+    CHECK(lane_consistent(lane));
+    when_due();
     CHECK_EQ(lane->dead_circuits, 0);
-    done();
+    end();
 }
 
 static void one_that_came_back_by_address_gets_its_name(void)
@@ -534,11 +485,10 @@ static void one_that_came_back_by_address_gets_its_name(void)
     fake_down(&h);
     strcpy(h.host, "ioc:5064");          /* nobody has answered for it: it is on the new connection */
     strcpy(urgent.host, "<disconnected>");
-    time_passed += lane->dead_after + SECOND;
-    due_and_done();
+    when_due();
     CHECK_EQ(lane->dead_circuits, 0);
     CHECK(!third->recreate);
-    done_with_four();
+    end_four();
 }
 
 static void all_channels_give_the_name_that_is_known(void)
@@ -548,7 +498,7 @@ static void all_channels_give_the_name_that_is_known(void)
     CHECK(ch->host == second->host);
     fake_down(&f);
     CHECK(!strcmp(ch->host, "ioc:5064"));
-    done();
+    end();
 }
 
 static void two_servers_of_one_name_are_two(void)
@@ -571,11 +521,10 @@ static void two_servers_of_one_name_are_two(void)
     fake_down(&h);
     fake_up(&h);                         /* the silent one keeps its name, and is left in time */
     CHECK(!strcmp(second->host, "ioc:5064"));
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
+    CHECK(when_due());
     CHECK(ch->recreate && !second->recreate);
     cleared_and_created();
-    done();
+    end();
 }
 
 static void a_port_tells_servers_apart(void)
@@ -586,7 +535,7 @@ static void a_port_tells_servers_apart(void)
     before = fake_questions;
     fake_up(&h);
     CHECK_EQ(fake_questions, before + 1);    /* where it is itself */
-    done();
+    end();
 }
 
 static void names_are_those_that_libca_gives(void)
@@ -596,7 +545,7 @@ static void names_are_those_that_libca_gives(void)
     fake_up(&h);                         /* why the first is asked, and not what it is called */
     CHECK(!strcmp(ch->host, "ioc:5064") && !strcmp(third->host, "other:5064"));
     CHECK_EQ(lane->circuits_used, 2);
-    done();
+    end();
 }
 
 static void with_the_same_name_priorities_stay_apart(void)
@@ -616,17 +565,13 @@ static void with_the_same_name_priorities_stay_apart(void)
     CHECK_EQ(circuits(), 3);             /* its circuit was not taken away */
     CHECK_EQ(fourth->circuit->priority, 7);
     CHECK_EQ(ch->circuit->priority, 0);
-    done_with_four();
+    end_four();
 }
 
 static void one_used_again_begins_anew(void)
 {
     struct ex_circuit *was;
-    begin();
-    fall_silent();
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
-    cleared_and_created();
+    begin_left();
     was = lane->circuits;
     strcpy(f.host, ADDRESS);
     fake_up(&f);
@@ -639,11 +584,10 @@ static void one_used_again_begins_anew(void)
     CHECK(third->circuit == was);
     CHECK_EQ(was->priority, 3);
     these_fall_silent(&h, NULL);
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());               /* nobody has spared that server */
+    CHECK(when_due());               /* nobody has spared that server */
     CHECK(third->recreate && !ch->recreate);
     cleared_and_created();
-    done();
+    end();
 }
 
 /* What happens while libca is asked. */
@@ -688,11 +632,10 @@ static void one_that_answers_while_asked_is_not_left(void)
         CHECK(!fake_asked);
         CHECK(!ch->recreate && !second->recreate);
         CHECK_EQ(lane->dead_circuits, 0);
-        time_passed += lane->dead_after + SECOND;
-        CHECK_EQ(due_and_done(), i == 2);
+        CHECK_EQ(when_due(), i == 2);
         CHECK_EQ(lane->dead_circuits, i == 2);
         cleared_and_created();
-        done();
+        end();
     }
 }
 
@@ -715,7 +658,7 @@ static void one_that_answers_late_is_left_in_time(void)
     CHECK(due_and_done());
     CHECK(second->recreate);
     cleared_and_created();
-    done();
+    end();
 }
 
 /* While the keeper asks for `urgent`, the circuit that is left has ended, given its name away, and is another server's. */
@@ -762,7 +705,7 @@ static void nobody_else_is_called_dead(void)
     }
     CHECK(ch->recreate);                 /* it was, and libca searches for it anew in any case */
     cleared_and_created();
-    done_with_four();
+    end_four();
 }
 
 static void who_is_dropped_while_asked_is_planned(void)
@@ -777,7 +720,7 @@ static void who_is_dropped_while_asked_is_planned(void)
     CHECK(!ch->wanted && ch->planned && !ch->in_call);
     CHECK(second->recreate);             /* by the name that the circuit had */
     cleared_and_created();
-    done();
+    end();
 }
 
 static void other_priorities_have_circuits_of_their_own(void)
@@ -785,11 +728,10 @@ static void other_priorities_have_circuits_of_their_own(void)
     begin();
     second->priority = 7;
     fall_silent();
-    time_passed += lane->dead_after + SECOND;
-    CHECK(due_and_done());
+    CHECK(when_due());
     CHECK(ch->recreate && !second->recreate);
     cleared_and_created();
-    done();
+    end();
 }
 
 int main(void)

@@ -38,11 +38,12 @@ static void begin(void)
     fake_up(&f);
 }
 
-__attribute__((unused))
 static void end(void)
 {
+    CHECK(lane_consistent(lane));
     end_channel(ch);
     end_channel(second);
+    CHECK(lane_consistent(lane));
     end_channel(third);
     end_lane(lane);
 }
